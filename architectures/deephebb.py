@@ -1,0 +1,79 @@
+"""DeepHebb: three widening convolutions, each normalised first and pooled last (SoftHebb's and GHL's CIFAR network).
+
+    block i:   BatchNorm without affine → pad → conv without bias → activation → pool
+    read-out:  flatten → dropout → linear
+
+Journé et al. 2023, arXiv:2209.11883 (Triangle, reflect padding); arXiv:2601.21367 (ReLU, zero padding). At full width
+96, 384, 1536 channels: 7 200 + 331 776 + 5 308 416 convolution weights, and 245 770 in the read-out for 10 classes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+
+class Triangle(nn.Module):
+    """relu(u − mean over channels)^power, at each position. Coates, Lee & Ng 2011; the power is SoftHebb's."""
+
+    def __init__(self, power: float) -> None:
+        super().__init__()
+        self.power = power
+
+    def forward(self, u: Tensor) -> Tensor:
+        y = torch.relu(u - u.mean(dim=1, keepdim=True))
+        return y if self.power == 1 else y.pow(self.power)
+
+    def extra_repr(self) -> str:
+        return f"power={self.power}"
+
+
+class DeepHebb(nn.Module):
+    """
+    Args:
+        input_shape: (channels, height, width); height and width a multiple of 8.
+        classes: number of classes.
+        widths: channels of each block.
+        kernels: kernel size of each block.
+        activation: relu, or triangle with `powers`.
+        padding: zeros or reflect.
+        pools: max (4×4, stride 2, padding 1) or avg (2×2, stride 2), for each block.
+        dropout: before the read-out.
+    """
+
+    layout: ClassVar[Literal["image", "flat"]] = "image"
+
+    def __init__(
+        self,
+        input_shape: tuple[int, int, int],
+        classes: int,
+        widths: tuple[int, ...] = (96, 384, 1536),
+        kernels: tuple[int, ...] = (5, 3, 3),
+        activation: Literal["relu", "triangle"] = "relu",
+        powers: tuple[float, ...] = (0.7, 1.4, 1.0),
+        padding: Literal["zeros", "reflect"] = "zeros",
+        pools: tuple[Literal["max", "avg"], ...] = ("max", "max", "avg"),
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        channels, height, width = input_shape
+        modules: OrderedDict[str, nn.Module] = OrderedDict()
+        for i, (units, kernel, power, pool) in enumerate(zip(widths, kernels, powers, pools, strict=True), start=1):
+            convolution = nn.Conv2d(channels, units, kernel, padding=kernel // 2, padding_mode=padding, bias=False)
+            nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
+            modules[f"norm{i}"] = nn.BatchNorm2d(channels, affine=False)
+            modules[f"conv{i}"] = convolution
+            modules[f"act{i}"] = nn.ReLU() if activation == "relu" else Triangle(power)
+            modules[f"pool{i}"] = nn.MaxPool2d(4, 2, 1) if pool == "max" else nn.AvgPool2d(2)
+            channels, height, width = units, height // 2, width // 2
+        modules["flatten"] = nn.Flatten()
+        self.body = nn.Sequential(modules)
+        self.head = nn.Sequential(
+            OrderedDict(dropout=nn.Dropout(dropout), linear=nn.Linear(channels * height * width, classes))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))

@@ -1,0 +1,59 @@
+"""HebbBench: Hebbian and biologically plausible learning rules against backpropagation, under fixed protocols.
+
+    from hebbbench import run
+    result = run("digits-mlp", "ghl", seed=0)
+
+A rule is one class with one equation:
+
+    from hebbbench import Pre, Rule, decay, hebb, soft_wta
+
+The names below are loaded when first used, so that `import hebbbench` and the command line start at once.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "HebbBenchError": "hebbbench.errors",
+    "Pre": "hebbbench.plasticity.signals",
+    "Protocol": "hebbbench.protocol",
+    "Result": "hebbbench.record.schema",
+    "Rule": "hebbbench.plasticity.rule",
+    "decay": "hebbbench.plasticity.terms",
+    "hebb": "hebbbench.plasticity.terms",
+    "layer_max": "hebbbench.plasticity.terms",
+    "losers_flipped": "hebbbench.plasticity.competition",
+    "norm_rate": "hebbbench.plasticity.terms",
+    "run": "hebbbench.training.run",
+    "soft_wta": "hebbbench.plasticity.competition",
+}
+
+__all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
+
+if TYPE_CHECKING:
+    from hebbbench.errors import HebbBenchError as HebbBenchError
+    from hebbbench.plasticity.competition import losers_flipped as losers_flipped
+    from hebbbench.plasticity.competition import soft_wta as soft_wta
+    from hebbbench.plasticity.rule import Rule as Rule
+    from hebbbench.plasticity.signals import Pre as Pre
+    from hebbbench.plasticity.terms import decay as decay
+    from hebbbench.plasticity.terms import hebb as hebb
+    from hebbbench.plasticity.terms import layer_max as layer_max
+    from hebbbench.plasticity.terms import norm_rate as norm_rate
+    from hebbbench.protocol import Protocol as Protocol
+    from hebbbench.record.schema import Result as Result
+    from hebbbench.training.run import run as run
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'hebbbench' has no attribute '{name}'")
+    return getattr(import_module(_PUBLIC[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,5 @@
+"""`python -m hebbbench`."""
+
+from hebbbench.cli import main
+
+main()

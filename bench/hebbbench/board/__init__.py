@@ -1,0 +1,73 @@
+"""The board: a pure function of the results. No number on it is typed by hand or exists nowhere else."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from hebbbench.board.current import sift
+from hebbbench.board.markdown import page
+from hebbbench.board.rows import Row, tables
+from hebbbench.board.validate import Finding, validate_results
+from hebbbench.errors import unknown_name
+from hebbbench.plan import Sources, gather, plan
+from hebbbench.record.store import write_atomic
+
+__all__ = ["Finding", "Row", "build", "check", "render", "sift", "top_rows", "validate_results", "write"]
+
+SHOWN_DIFFERENCES = 40
+
+
+def render(sources: Sources) -> str:
+    """The text of LEADERBOARD.md for these protocols, rules and results."""
+    sifted = sift(sources)
+    return page(tables(sources, sifted), plan(sources, sifted), sifted.ignored)
+
+
+def build(results: Path) -> str:
+    """The text of LEADERBOARD.md for the results folder, with the registry's protocols and rules.
+
+    Raises:
+        HebbBenchError: a protocol, recipe or rule file of the repository is malformed.
+    """
+    return render(gather(results))
+
+
+def write(results: Path, path: Path) -> None:
+    """Write the board to `path`, whole or not at all.
+
+    Raises:
+        HebbBenchError: as `build`, or the file cannot be written.
+    """
+    write_atomic(path, build(results).encode())
+
+
+def check(results: Path, path: Path) -> str | None:
+    """None if the file at `path` is what the results say, else a message with the first lines that differ."""
+    if not path.is_file():
+        return f"{path} does not exist. Write it with: hebbbench leaderboard"
+    expected, actual = build(results), path.read_bytes().decode(errors="replace")
+    if actual == expected:
+        return None
+    difference = list(
+        difflib.unified_diff(
+            actual.split("\n"), expected.split("\n"), str(path), "what results/ says", lineterm="", n=0
+        )
+    )
+    shown = difference[:SHOWN_DIFFERENCES]
+    more = [f"… and {len(difference) - len(shown)} more lines"] if len(difference) > len(shown) else []
+    head = f"{path} is not what the results say. Write it anew with: hebbbench leaderboard"
+    return "\n".join([head, *shown, *more])
+
+
+def top_rows(results: Path, protocol: str, n: int) -> list[Row]:
+    """The first n ranked rows of a protocol; with axes, the first n at each combination of their values.
+
+    Raises:
+        UnknownNameError: there is no protocol of that name.
+    """
+    sources = gather(results)
+    if protocol not in sources.protocols:
+        raise unknown_name("protocol", protocol, sources.protocols)
+    own = [table for table in tables(sources, sift(sources)) if table.protocol.name == protocol]
+    return [row for table in own for row in [row for row in table.rows if row.ranked][:n]]

@@ -1,0 +1,120 @@
+"""LEADERBOARD.md as a pure function of the results: the same files in any order give the same bytes."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+from hebbbench.board import text
+from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
+from hebbbench.board.section import section
+from hebbbench.board.text import NOTHING, percent, plain
+from hebbbench.plan import CellStatus, Ignored, tally
+
+TITLE = "# HebbBench leaderboard"
+HOW_TO_READ = """\
+Within a table every learning rule does the same work: same data, same network, same training budget, same
+scoring. Only the rule and its settings (its recipe) differ. Accuracy is on the test split, in percent:
+mean ± standard deviation (number of seeds). `bp` is backpropagation on the same network; `random` is that
+network left untrained and scored the same way, so a rule that does not beat it has learned nothing that
+helps. Rules in one tier cannot be told apart with these seeds. This page is written by `hebbbench
+leaderboard` from the files under [results/](results/) and from nothing else; the name of a rule leads to
+the files behind its row."""
+COLUMNS = """\
+- **tier**: tier 1 is the best row and every row not significantly different from it; the best of the rest
+  leads tier 2, and so on. Two-sided t-test on differences paired by seed, Holm-corrected over the
+  comparisons with a tier's best row, α = 0.05. A rule with a wide spread can share a better tier than a
+  rule with a higher mean.
+- **accuracy**: of a linear read-out trained on the frozen features, the same for every rule.
+  **end-to-end**: of the network's own output, for rules that train one.
+- **gap to bp**: mean difference to backpropagation at the same seeds, in percentage points [95 %
+  confidence interval of that mean, by Student's t, not corrected for the number of rows].
+- **published**: what the rule's authors or others printed, listed with its source below the table; never
+  ranked.
+- **train s**, **read-out s**, **memory MiB**: medians over the seeds that finished: time of training the
+  network, time of training the read-out, peak memory.
+- **signals**: what the update of a weight asked to see. *local*: only the layer's input, output and
+  weights, and the rule's own state; *gradient*, *output error* and *labels* come from outside the layer;
+  *nothing*: not even activity.
+- **recipe**: where the rule's settings come from: *paper*, *searched* on validation data, or *default*.
+- **notes**: a row stands below the ranked ones, without a tier, if a seed failed or was not run, or the
+  budget was over-spent. *below random*: the 95 % interval of the paired difference to `random` lies under
+  zero; *no better than random*: it holds zero.
+- **–**: not applicable or not measured."""
+
+
+def page(tables: Sequence[Table], cells: Sequence[CellStatus], ignored: Sequence[Ignored]) -> str:
+    """The whole page.
+
+    Args:
+        tables: by protocol name, with a protocol's own next to each other.
+        cells: the planned cells of all protocols.
+        ignored: the files that do not count, by path.
+    """
+    lines = [TITLE, "", HOW_TO_READ, "", *_summary(tables, cells), "", "## The columns", "", COLUMNS, ""]
+    by_protocol: defaultdict[str, list[Table]] = defaultdict(list)
+    for table in tables:
+        by_protocol[table.protocol.name].append(table)
+    for name, own in by_protocol.items():
+        lines += section(own[0].protocol, own, [cell for cell in cells if cell.protocol == name])
+    lines += _ignored(ignored)
+    return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def best(table: Table) -> Row | None:
+    """The ranked row of highest accuracy that is no control."""
+    return next((row for row in table.rows if row.ranked and row.rule not in table.protocol.controls), None)
+
+
+def _summary(tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
+    if not tables:
+        return ["There are no protocols yet."]
+    header = ["protocol", "best rule beside the controls", "its accuracy %", "bp %", "random %", "runs done"]
+    rows = []
+    for table in tables:
+        name = table.protocol.name
+        where = f": {text.axes_text(table.axes)}" if table.axes else ""
+        top = best(table)
+        counted = tally(cell for cell in cells if cell.protocol == name and cell.axes == table.axes)
+        rows.append(
+            [
+                text.link(name, f"#{name}") + where,
+                plain(top.rule) if top else NOTHING,
+                _mean(top),
+                _mean(table.row(BACKPROP)),
+                _mean(table.row(RANDOM)),
+                f"{counted.done}/{counted.planned}"
+                + (f", {counted.failed} failed" if counted.failed else ""),
+            ]
+        )
+    return text.pipe_table(header, rows, frozenset({"its accuracy %", "bp %", "random %"}))
+
+
+def _mean(row: Row | None) -> str:
+    """A row's mean accuracy, with the number of seeds if they are not all there."""
+    if row is None or row.accuracy is None:
+        return NOTHING
+    partial = "" if row.ranked else f" ({row.accuracy.n} of the seeds)"
+    return percent(row.accuracy.mean) + partial
+
+
+def _ignored(ignored: Sequence[Ignored]) -> list[str]:
+    """The files that do not count, those of one folder with one reason on one line."""
+    if not ignored:
+        return []
+    groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for item in ignored:
+        path = PurePosixPath(item.path)
+        groups[path.parent.as_posix(), item.reason].append(path.name)
+    lines = [
+        f"- `{folder}/` {', '.join(f'`{name}`' for name in names)}: {text.sentence(reason)}"
+        for (folder, reason), names in groups.items()
+    ]
+    return [
+        "## Files that do not count",
+        "",
+        f"{text.count(len(ignored), 'file')} under results/ left out of the tables above, with the reason.",
+        "",
+        *lines,
+    ]

@@ -1,0 +1,204 @@
+"""One protocol's section of the board: what was asked, the tables, and what a reader must know about them."""
+
+from __future__ import annotations
+
+import shlex
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+
+from hebbbench.board import text
+from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
+from hebbbench.board.text import NOTHING, plain, sentence
+from hebbbench.plan import CellStatus, shortfall
+from hebbbench.protocol import HEADLINES, Protocol
+from hebbbench.record.store import result_path
+
+SCORES = {
+    "probe.test.accuracy": ("accuracy %", "a linear read-out trained on the network's frozen features"),
+    "end_to_end.test.accuracy": ("end-to-end %", "the network's own output"),
+}
+ALWAYS = 4  # the first columns stand in every table; the others only where a row has something to say
+RIGHT = frozenset({"tier", "train s", "read-out s", "memory MiB"})
+UNTESTED = "\\* Differs from the best row of its tier by the same amount at every seed: no test is possible."
+CONSEQUENCE = {
+    BACKPROP: "the gap to it cannot be given",
+    RANDOM: "whether a rule learns more than an untrained network cannot be said",
+}
+
+
+def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
+    """The lines of a protocol's section.
+
+    Args:
+        tables: the protocol's tables, one for each combination of axis values.
+        cells: the protocol's planned cells.
+    """
+    lines = [f"## {protocol.name}", "", f"**{plain(protocol.title)}.** {sentence(protocol.description)}", ""]
+    lines += [_work(protocol), ""]
+    for table in tables:
+        if table.axes:
+            lines += [f"### {protocol.name}: {text.axes_text(table.axes)}", ""]
+        lines += _table(table) if table.rows else ["No results yet."]
+        lines.append("")
+    rows = [row for table in tables for row in table.rows]
+    footnotes = (
+        _measured(rows),
+        _controls(tables),
+        _unfinished(protocol, rows),
+        _published(protocol),
+        _missing(cells),
+    )
+    for notes in footnotes:
+        lines += [*notes, ""] if notes else []
+    return lines
+
+
+def _work(protocol: Protocol) -> str:
+    seeds = ", ".join(str(seed) for seed in sorted(protocol.seeds))
+    return (
+        f"Protocol version {protocol.version}, hash `{protocol.hash[:12]}`. Scored by the test accuracy of "
+        f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {protocol.budget.epochs} epochs. "
+        f"Guessing scores {text.percent(protocol.chance)} %."
+    )
+
+
+def _table(table: Table) -> list[str]:
+    (other,) = (name for name in HEADLINES if name != table.protocol.headline)
+    header = [
+        "tier", "rule", SCORES[table.protocol.headline][0], "gap to bp, points", SCORES[other][0],
+        "published %", "epochs", "train s", "read-out s", "memory MiB", "signals", "recipe", "notes",
+    ]  # fmt: skip
+    rows = [_cells(row) for row in table.rows]
+    kept = [i for i in range(len(header)) if i < ALWAYS or any(row[i] != NOTHING for row in rows)]
+    lines = text.pipe_table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], RIGHT)
+    if any(row.tier is not None and not row.tier.tested for row in table.rows):
+        lines += ["", UNTESTED]
+    if any(row.ranked for row in table.rows) and not any(row.tier for row in table.rows):
+        lines += ["", "One seed gives no tiers and no intervals."]
+    return lines
+
+
+def _cells(row: Row) -> list[str]:
+    place = result_path(Path("results"), row.protocol, row.rule, row.axes, 0).parent
+    tier = NOTHING if row.tier is None else f"{row.tier.number}" + ("" if row.tier.tested else "\\*")
+    published = "; ".join(
+        text.percent(entry.value) + (f" ± {text.percent(entry.sd)}" if entry.sd is not None else "")
+        for entry in row.published
+    )
+    notes = [
+        *row.flaws,
+        *([row.standing] if row.standing else []),
+        *([] if row.known else ["rule not in repository"]),
+    ]
+    return [
+        tier,
+        text.link(row.rule, f"{place.as_posix()}/"),
+        text.spread(row.accuracy),
+        text.gap(row.gap),
+        text.spread(row.other),
+        published or NOTHING,
+        " / ".join(row.epochs),
+        text.seconds(row.median_cost("train_seconds")),
+        text.seconds(row.median_cost("probe_seconds")),
+        text.mebibytes(row.median_cost("peak_memory_bytes")),
+        plain(row.sees),
+        " / ".join(row.provenance),
+        ", ".join(notes) or NOTHING,
+    ]
+
+
+def _measured(rows: Sequence[Row]) -> list[str]:
+    """Which code measured on which machine, and who vouches for it."""
+    if not rows:
+        return []
+    results = [result for row in rows for result in row.results]
+    commits = sorted({_commit(result.environment.commit, result.environment.dirty) for result in results})
+    by_device: defaultdict[str, set[str]] = defaultdict(set)
+    for result in results:
+        environment = result.environment
+        by_device[plain(environment.device_name or environment.device or "an unknown device")].add(
+            result.rule.name
+        )
+    devices = [
+        f"{device} ({', '.join(sorted(rules))})" if len(by_device) > 1 else device
+        for device, rules in sorted(by_device.items())
+    ]
+    caution = " Times and memory compare only on one device." if len(devices) > 1 else ""
+    levels = Counter(result.verification for result in results)
+    vouched = ", ".join(f"{number} {level}" for level, number in sorted(levels.items()))
+    plural = "s" if len(commits) > 1 else ""
+    return [
+        f"Measured at commit{plural} {', '.join(commits)}, on {'; '.join(devices)}.{caution} "
+        f"Verification of the results: {vouched}."
+    ]
+
+
+def _commit(commit: str | None, dirty: bool | None) -> str:
+    name = f"`{commit[:7]}`" if commit else "unknown"
+    return f"{name} (with uncommitted changes)" if dirty else name
+
+
+def _controls(tables: Sequence[Table]) -> list[str]:
+    """The controls without an accuracy in tables that have results, and what cannot be said without them."""
+    lines = []
+    for table in (table for table in tables if table.rows):
+        for control in sorted(table.protocol.controls):
+            row = table.row(control)
+            if row is None or row.accuracy is None:
+                where = f" at {text.axes_text(table.axes)}" if table.axes else ""
+                meaning = CONSEQUENCE.get(control, "the comparison it is there for cannot be made")
+                lines.append(f"- `{control}` has no accuracy{where}: {meaning}.")
+    return ["**Controls missing**", "", *lines] if lines else []
+
+
+def _unfinished(protocol: Protocol, rows: Sequence[Row]) -> list[str]:
+    lines = []
+    for row in rows:
+        where = f" at {text.axes_text(row.axes)}" if row.axes else ""
+        for result in row.results:
+            reason = shortfall(result, protocol)
+            if reason is not None:
+                lines.append(f"- `{row.rule}`{where}, seed {result.seed}: {sentence(reason)}")
+    return ["**Runs without a score**", "", *lines] if lines else []
+
+
+def _published(protocol: Protocol) -> list[str]:
+    lines = []
+    for entry in sorted(
+        protocol.published, key=lambda e: (e.rule, text.axes_text(e.axes), -e.value, e.source)
+    ):
+        where = f" at {text.axes_text(entry.axes)}" if entry.axes else ""
+        sd = f" ± {text.percent(entry.sd)}" if entry.sd is not None else ""
+        source = f"{entry.source}; {entry.note}" if entry.note else entry.source
+        lines.append(
+            f"- `{entry.rule}`{where}: {text.percent(entry.value)}{sd} % ({plain(entry.metric)}), "
+            f"{sentence(source)}"
+        )
+    return ["**Published numbers** (not measured here, never ranked)", "", *lines] if lines else []
+
+
+def _missing(cells: Sequence[CellStatus]) -> list[str]:
+    """The planned cells without a result that counts, with the commands that run them."""
+    missing = [cell for cell in cells if cell.state == "missing"]
+    if not missing:
+        return []
+    seeds: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+    for cell in missing:
+        axes = "".join(f" --axis {shlex.quote(f'{name}={value}')}" for name, value in cell.axes.items())
+        seeds[shlex.quote(cell.rule if cell.known else f"path/to/{cell.rule}.py"), axes].append(cell.seed)
+    start = f"hebbbench run --protocol {missing[0].protocol}"
+    commands = [
+        f"{start} --rule {rule}{axes}" + "".join(f" --seed {span}" for span in text.spans(own))
+        for (rule, axes), own in seeds.items()
+    ]
+    summary = f"{len(missing)} of {text.count(len(cells), 'planned run')} missing: the commands"
+    return [
+        f"<details><summary>{summary}</summary>",
+        "",
+        "```sh",
+        *sorted(commands),
+        "```",
+        "",
+        "</details>",
+    ]

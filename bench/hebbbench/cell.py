@@ -1,0 +1,138 @@
+"""A cell: protocol × axis values × rule × recipe × seed. The unit of work, of resuming and of results."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+from typing import Any
+
+from hebbbench import registry
+from hebbbench.errors import ProtocolError
+from hebbbench.protocol import AxisValue, Protocol, Recipe, Resolved, resolve
+from hebbbench.record.schema import NUMERICS_VERSION
+from hebbbench.validation import digest
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell. `rule` is a registered name or the path of a file; `rule_name` is its stem."""
+
+    protocol: Protocol
+    axes: dict[str, AxisValue]
+    rule: str
+    recipe: Resolved
+    seed: int
+
+    @cached_property
+    def work(self) -> Protocol:
+        """The protocol at this cell's axis values."""
+        return self.protocol.at(self.axes)
+
+    @cached_property
+    def rule_name(self) -> str:
+        """The name under which results are kept."""
+        return registry.rule_path(self.rule).stem
+
+    @cached_property
+    def source_hash(self) -> str:
+        """SHA-256 of the rule's code."""
+        return registry.rule_source_hash(self.rule)
+
+    def identity(self, data: dict[str, str]) -> str:
+        """Digest of everything that decides the cell's numbers.
+
+        Args:
+            data: the dataset's identity, split → SHA-256.
+        """
+        return digest(
+            {
+                "numerics": NUMERICS_VERSION,
+                "protocol": self.protocol.hash,
+                "axes": self.axes,
+                "rule": self.rule_name,
+                "source": self.source_hash,
+                "recipe": self.recipe.identity(),
+                "seed": self.seed,
+                "data": data,
+            }
+        )
+
+    def __str__(self) -> str:
+        axes = "".join(f" {name}={value}" for name, value in sorted(self.axes.items()))
+        return f"{self.protocol.name}{axes} · {self.rule_name} · seed {self.seed}"
+
+
+def cells(
+    protocol: Protocol,
+    rules: list[str],
+    seeds: list[int],
+    axes: dict[str, AxisValue],
+    recipe: Recipe | None = None,
+) -> list[Cell]:
+    """Every cell asked for, seeds outermost, so that each rule has a number early.
+
+    Args:
+        axes: fixed axis values; an axis not named takes all its values.
+        recipe: used instead of the rules' own.
+
+    Raises:
+        HebbBenchError: a name, a value or a recipe is wrong; nothing has run yet.
+    """
+    for name in axes:
+        if name not in protocol.axes:
+            raise ProtocolError(
+                f"protocol '{protocol.name}' has no axis '{name}'. Its axes: {', '.join(protocol.axes) or 'none'}."
+            )
+    names = sorted(protocol.axes)
+    points = [
+        dict(zip(names, values, strict=True))
+        for values in product(*([axes[name]] if name in axes else protocol.axes[name].values for name in names))
+    ]
+    return [
+        Cell(protocol, point, rule, resolve(protocol.at(point), recipe or registry.recipe(rule, protocol.name), rule), seed)
+        for seed in seeds
+        for point in points
+        for rule in rules
+    ]
+
+
+def parse_seeds(texts: list[str], protocol: Protocol) -> list[int]:
+    """Seeds from the command line: numbers, ranges such as 0-4, or `all` of the protocol's.
+
+    Raises:
+        ProtocolError: a text is none of these.
+    """
+    seeds: list[int] = []
+    for text in texts:
+        if text == "all":
+            seeds += protocol.seeds
+        elif match := re.fullmatch(r"(\d+)-(\d+)", text):
+            seeds += range(int(match[1]), int(match[2]) + 1)
+        elif text.isdecimal():
+            seeds.append(int(text))
+        else:
+            raise ProtocolError(f"seed '{text}' is not a number, a range such as 0-4, or 'all'.")
+    return list(dict.fromkeys(seeds))
+
+
+def parse_axes(texts: list[str], protocol: Protocol) -> dict[str, AxisValue]:
+    """Axis values from the command line, name=value, matched by their text against the protocol's values.
+
+    Raises:
+        ProtocolError: an axis or a value does not exist.
+    """
+    parsed: dict[str, AxisValue] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        axis = protocol.axes.get(name)
+        if axis is None:
+            raise ProtocolError(
+                f"protocol '{protocol.name}' has no axis '{name}'. Its axes: {', '.join(protocol.axes) or 'none'}."
+            )
+        matching: list[Any] = [candidate for candidate in axis.values if str(candidate) == value]
+        if not matching:
+            raise ProtocolError(f"axis {name} = '{value}' is not in protocol '{protocol.name}'. Values: {axis.values}.")
+        parsed[name] = matching[0]
+    return parsed

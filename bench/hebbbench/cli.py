@@ -1,0 +1,278 @@
+"""The command line: commands only. `hebbbench --help` imports no torch; each command imports what it needs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from hebbbench.errors import HebbBenchError
+
+app = typer.Typer(
+    name="hebbbench",
+    help="Hebbian and biologically plausible learning rules against backpropagation, under fixed protocols.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
+show_app = typer.Typer(help="Show one protocol or rule in full.", no_args_is_help=True)
+data_app = typer.Typer(help="Find, prepare and verify datasets.", no_args_is_help=True)
+app.add_typer(list_app, name="list")
+app.add_typer(show_app, name="show")
+app.add_typer(data_app, name="data")
+
+Results = Annotated[Path, typer.Option(envvar="HEBBBENCH_RESULTS", help="Folder of results.")]
+DataRoot = Annotated[
+    Path | None, typer.Option(envvar="HEBBBENCH_DATA", help="Folder with datasets: parquet or torchvision layout.")
+]
+Cache = Annotated[Path | None, typer.Option(envvar="HEBBBENCH_CACHE", help="Folder for decoded data and checkpoints.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; CUDA if there is one.")]
+
+UNFINISHED = 1
+"""Exit status when a cell diverged or failed, a board is stale, or a result is invalid."""
+
+
+def main() -> None:
+    """Run the command line; an error made on purpose is printed without a traceback, on standard error."""
+    # Threads that wait by spinning make a step 30 times slower when another process holds one of two cores.
+    # The OpenMP runtime reads this when torch is imported, so it is set before.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except HebbBenchError as error:
+        print(f"hebbbench: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("hebbbench: stopped.", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def run(
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")],
+    rule: Annotated[list[str], typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")],
+    seed: Annotated[list[str] | None, typer.Option("--seed", "-s", help="Number, range 0-4, or all. Repeatable.")] = None,
+    axis: Annotated[list[str] | None, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")] = None,
+    results: Results = Path("runs"),
+    device: Device = None,
+    data_root: DataRoot = None,
+    cache: Cache = None,
+    force: Annotated[bool, typer.Option("--force", help="Run cells that are done already once more.")] = False,
+) -> None:
+    """Run rules under a protocol and keep one JSON file a cell.
+
+    A finished cell is not run twice, an interrupted one goes on where it stopped. Seed 0 if no seed is given.
+    """
+    from hebbbench import registry
+    from hebbbench.cell import cells, parse_axes, parse_seeds
+    from hebbbench.progress import reporter
+    from hebbbench.report import summary
+    from hebbbench.training.run import Settings, run_cell
+
+    found = registry.protocol(protocol)
+    rules = registry.rule_names() if "all" in rule else rule
+    planned = cells(found, rules, parse_seeds(seed or ["0"], found), parse_axes(axis or [], found))
+    for name in dict.fromkeys(rules):
+        registry.rule(name)
+    settings = Settings(device=device, data_root=data_root, cache=cache)
+    out = reporter()
+    done = []
+    try:
+        for number, cell in enumerate(planned, start=1):
+            out.say(f"[{number}/{len(planned)}] {cell}")
+            done.append(run_cell(cell, results, settings, out, force=force))
+            if done[-1].status != "ok":
+                out.say(f"  {done[-1].status}: {done[-1].reason}")
+    finally:
+        out.close()
+    print(summary(done, results))
+    if any(result.status != "ok" for result in done):
+        raise typer.Exit(UNFINISHED)
+
+
+@app.command()
+def tune(
+    protocol: Annotated[str, typer.Option("--protocol", "-p")],
+    rule: Annotated[str, typer.Option("--rule", "-r")],
+    choose: Annotated[list[str], typer.Option("--try", help="key=v1,v2,… such as optimizer.lr=0.01,0.1. Repeatable.")],
+    seeds: Annotated[int, typer.Option(help="Tuning seeds averaged for each trial.", min=1, max=3)] = 3,
+    device: Device = None,
+    data_root: DataRoot = None,
+    cache: Cache = None,
+) -> None:
+    """Search a recipe on the validation split and print it with what the search cost."""
+    import yaml
+
+    from hebbbench import registry
+    from hebbbench.training.run import Settings
+    from hebbbench.training.tune import TUNING_SEEDS, Trial, parse_space, search
+
+    def tell(trial: Trial) -> None:
+        score = trial.reason if trial.score is None else f"{100 * trial.score:.2f} % on validation"
+        print(f"  {trial.choice}: {score}", flush=True)
+
+    found = registry.protocol(protocol)
+    settings = Settings(device=device, data_root=data_root, cache=cache)
+    recipe, _ = search(found, rule, parse_space(choose), settings, TUNING_SEEDS[:seeds], tell)
+    plain = recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+    print(f"\nFor {rule}.yaml, under recipes:\n")
+    print(yaml.safe_dump({found.name: plain}, sort_keys=False, default_flow_style=None, width=110), end="")
+
+
+@list_app.command("protocols")
+def list_protocols() -> None:
+    """Every protocol, one line each."""
+    from hebbbench.report import table
+    from hebbbench.registry import protocol, protocol_names
+
+    rows = [
+        (item.name, f"v{item.version}", item.data.dataset, item.architecture.name, len(item.seeds), item.title)
+        for item in map(protocol, protocol_names())
+    ]
+    print(table(rows, ["protocol", "version", "data", "architecture", "seeds", "title"]))
+
+
+@list_app.command("rules")
+def list_rules() -> None:
+    """Every rule, one line each."""
+    from hebbbench.report import table
+    from hebbbench.registry import recipes, rule_names, summary
+
+    rows = [(name, summary(name), len(recipes(name))) for name in rule_names()]
+    print(table(rows, ["rule", "what it is", "recipes"]))
+
+
+@list_app.command("architectures")
+def list_architectures() -> None:
+    """Every architecture, one line each."""
+    from hebbbench.report import table
+    from hebbbench.registry import architecture_names, summary
+
+    print(table([(name, summary(name)) for name in architecture_names()], ["architecture", "what it is"]))
+
+
+@list_app.command("datasets")
+def list_datasets(data_root: DataRoot = None, cache: Cache = None) -> None:
+    """Every dataset, and whether it can be had here."""
+    data_status(data_root, cache)
+
+
+@show_app.command("protocol")
+def show_protocol(name: str) -> None:
+    """A protocol: what it fixes, what is free, layers and parameter counts, recipes, published numbers."""
+    from hebbbench import registry
+    from hebbbench.show import protocol_page
+
+    print(protocol_page(registry.protocol(name)))
+
+
+@show_app.command("rule")
+def show_rule(name: str) -> None:
+    """A rule: its equation, the signals it sees, its hyper-parameters and recipes."""
+    from hebbbench.show import rule_page
+
+    print(rule_page(name))
+
+
+@app.command()
+def leaderboard(
+    results: Results = Path("results"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = Path("LEADERBOARD.md"),
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the file is stale.")] = False,
+) -> None:
+    """Write LEADERBOARD.md from the results, and from nothing else."""
+    from hebbbench import board
+
+    if check:
+        problem = board.check(results, output)
+        if problem is not None:
+            print(problem, file=sys.stderr)
+            raise typer.Exit(UNFINISHED)
+        print(f"{output} is what {results}/ says.")
+    elif str(output) == "-":
+        print(board.build(results), end="")
+    else:
+        board.write(results, output)
+        print(f"{output} written from {results}/.")
+
+
+@app.command()
+def validate(
+    paths: Annotated[list[Path] | None, typer.Argument(help="Result files or folders; all of --results if none.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Check result files: schema, canonical form, place, and whether they count on the board."""
+    from hebbbench.board import validate_results
+
+    files = [file for path in paths or [] for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
+    findings = validate_results(results, files or None)
+    for finding in findings:
+        if finding.problem is not None:
+            print(f"{finding.path}: {finding.problem}")
+        elif finding.note is not None:
+            print(f"{finding.path}: sound, but does not count: {finding.note}")
+    bad = sum(finding.problem is not None for finding in findings)
+    print(f"{len(findings)} checked, {bad} with a problem.")
+    if bad:
+        raise typer.Exit(UNFINISHED)
+
+
+@app.command()
+def schema(
+    kind: Annotated[Literal["protocol", "recipes", "result"], typer.Argument(help="Which file's schema.")],
+) -> None:
+    """Print the JSON Schema of protocol files, recipe files or results; editors complete YAML with it."""
+    from hebbbench.schemas import schema_text
+
+    print(schema_text(kind), end="")
+
+
+@data_app.command("status")
+def data_status(data_root: DataRoot = None, cache: Cache = None) -> None:
+    """Where each dataset stands on this machine."""
+    from hebbbench import data
+    from hebbbench.report import table
+
+    rows = [
+        (
+            item.name,
+            "embedded" if item.embedded else item.found or "–",
+            "yes" if item.cached else "no",
+            "yes" if item.pinned else "no",
+            item.advice,
+        )
+        for item in data.status(data_root, cache)
+    ]
+    print(table(rows, ["dataset", "found in", "decoded", "pinned", "what to do"]))
+
+
+@data_app.command("prepare")
+def data_prepare(name: str, data_root: DataRoot = None, cache: Cache = None) -> None:
+    """Find a dataset, decode it once into the cache, and check its identity."""
+    from hebbbench.progress import reporter
+    from hebbbench.training.run import Settings, load_with_progress
+
+    out = reporter()
+    try:
+        dataset = load_with_progress(name, Settings(data_root=data_root, cache=cache), out)
+    finally:
+        out.close()
+    print(f"{name} is ready: {len(dataset.train.labels)} training samples from {dataset.source}.")
+
+
+@data_app.command("verify")
+def data_verify(name: str, cache: Cache = None) -> None:
+    """Recompute a dataset's identity from every cached byte and compare it with the pinned one."""
+    from hebbbench import data
+
+    identity = data.verify(name, cache=cache)
+    pinned = data.pins().get(name)
+    for split, found in identity.items():
+        print(f"{name} {split}: {found}  {'as pinned' if pinned else 'not pinned: nothing to compare with'}")
+
+

@@ -1,0 +1,147 @@
+"""Loading a dataset: decoded once, checked against its pin, its test split sealed until it is opened."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from hebbbench.errors import DataError
+
+from .cache import Entry, await_entry, entry_folder, open_entry, publish, workspace, write_entry
+from .identity import identity_of_digests, order_of_digests, pins, sample_digests
+from .places import resolve_cache, resolve_data_root
+from .sources import Source, find_source, read_source
+from .spec import DatasetSpec, dataset_spec
+from .split import Split
+
+Progress = Callable[[int, int], None]
+"""Called with the number of samples decoded so far and the number there are."""
+
+
+@dataclass(eq=False)
+class _Seal:
+    """Holds the test split until it is taken, once."""
+
+    split: Split | None
+
+    def take(self, name: str) -> Split:
+        if self.split is None:
+            raise DataError(
+                f"the test split of {name} has already been opened: it is read once, when training is over. "
+                "Choose between models on a validation cut of the training split."
+            )
+        split, self.split = self.split, None
+        return split
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A dataset ready to train on, in canonical order. `shape` is (height, width, channels).
+
+    `identity` gives each split's identity; `pinned` says whether HebbBench knows it to be the right one.
+    `source` says where the data were read from.
+    """
+
+    name: str
+    classes: int
+    shape: tuple[int, int, int]
+    train: Split
+    identity: dict[str, str]
+    pinned: bool
+    source: str
+    _test: _Seal = field(repr=False)
+
+    def open_test(self) -> Split:
+        """The test split. It is given once: a second call raises DataError."""
+        return self._test.take(self.name)
+
+
+def load(
+    name: str,
+    *,
+    data_root: Path | None = None,
+    cache: Path | None = None,
+    offline: bool | None = None,
+    progress: Progress | None = None,
+) -> Dataset:
+    """Dataset `name` from the cache, decoding it into the cache first if it is not there.
+
+    `data_root` and `cache` default to HEBBBENCH_DATA (else none) and HEBBBENCH_CACHE (else the user's cache
+    folder). With `offline` the hub is not used; HF_HUB_OFFLINE lets it be used as far as Hugging Face's own
+    cache goes. Raises DataError if the data are missing, corrupt or not the ones HebbBench has pinned, and
+    UnknownNameError if there is no such dataset.
+    """
+    spec = dataset_spec(name)
+    entry = ensure_entry(spec, data_root=data_root, cache=cache, offline=offline, progress=progress)
+    return Dataset(
+        name=name,
+        classes=spec.classes,
+        shape=spec.shape,
+        train=entry.splits["train"],
+        identity=entry.identity,
+        pinned=name in pins(),
+        source=entry.source,
+        _test=_Seal(entry.splits["test"]),
+    )
+
+
+def ensure_entry(
+    spec: DatasetSpec,
+    *,
+    data_root: Path | None,
+    cache: Path | None,
+    offline: bool | None,
+    progress: Progress | None,
+    rebuild: bool = False,
+) -> Entry:
+    """The dataset's cache entry, made if it is missing or not whole, or if `rebuild`."""
+    folder = entry_folder(resolve_cache(cache), spec)
+    entry = None if rebuild else open_entry(folder, spec)
+    if entry is not None:
+        return entry
+    source = find_source(spec, resolve_data_root(data_root), bool(offline))
+    # The workspace comes first: a cache that cannot be written fails before the decoding, not after.
+    with workspace(folder) as partial:
+        splits, identity = _read_canonical(spec, source, progress)
+        write_entry(partial, spec, splits, identity, source.label)
+        publish(partial, folder, spec, replace=rebuild)
+    return await_entry(folder, spec)
+
+
+def _read_canonical(
+    spec: DatasetSpec, source: Source, progress: Progress | None
+) -> tuple[dict[str, Split], dict[str, str]]:
+    """The splits of `source` in canonical order with their identities, checked against the pins."""
+    total = sum(spec.counts.values())
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    splits: dict[str, Split] = {}
+    identity: dict[str, str] = {}
+    for split, raw in read_source(spec, source, advance).items():
+        digests = sample_digests(raw.images, raw.labels)
+        order = order_of_digests(digests)
+        splits[split] = Split(raw.images[order], raw.labels[order])
+        identity[split] = identity_of_digests(digests)
+    check_pins(spec, identity, f"{spec.name} from {source.folder or source.label}")
+    return splits, identity
+
+
+def check_pins(spec: DatasetSpec, identity: dict[str, str], where: str) -> None:
+    """Raise DataError if a pinned split's identity is not the one found; `where` names the data."""
+    for split, expected in pins().get(spec.name, {}).items():
+        if identity[split] != expected:
+            remedy = (
+                f"Get {spec.hub_id} from the Hugging Face hub again" if spec.hub_id else "Reinstall HebbBench"
+            )
+            raise DataError(
+                f"{where}: the {split} split has identity {identity[split]}, expected {expected}: "
+                "its pixels or labels are not the ones HebbBench measures on. "
+                f"{remedy}, or point --data-root at another copy."
+            )

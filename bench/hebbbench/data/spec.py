@@ -1,0 +1,95 @@
+"""What each dataset is: its shape, its size, and the names it has in each place it can be found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from hebbbench.errors import unknown_name
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """One dataset.
+
+    `shape` is (height, width, channels); `counts` gives the number of images per split. `subfolders` are the
+    folders below a data root where Hugging Face parquet files are looked for, in order.
+    `torchvision_folder` is where torchvision's class `torchvision_class` keeps its files below its root.
+    An embedded dataset comes with an installed package and needs no data root.
+    """
+
+    name: str
+    classes: int
+    shape: tuple[int, int, int]
+    counts: Mapping[str, int]
+    hub_id: str | None = None
+    subfolders: tuple[str, ...] = ()
+    image_column: str = "image"
+    label_column: str = "label"
+    torchvision_class: str | None = None
+    torchvision_folder: str | None = None
+    embedded: bool = False
+
+
+def _subfolders(hub_id: str, config: str) -> tuple[str, ...]:
+    """Where a copy of the hub repository's `config` folder may lie below a data root."""
+    name = hub_id.split("/")[1]
+    return (f"{name}/{config}", name, f"{hub_id}/{config}", hub_id)
+
+
+DATASETS: dict[str, DatasetSpec] = {
+    "digits": DatasetSpec(
+        name="digits",
+        classes=10,
+        shape=(8, 8, 1),
+        counts={"train": 1442, "test": 355},
+        embedded=True,
+    ),
+    "mnist": DatasetSpec(
+        name="mnist",
+        classes=10,
+        shape=(28, 28, 1),
+        counts={"train": 60000, "test": 10000},
+        hub_id="ylecun/mnist",
+        subfolders=_subfolders("ylecun/mnist", "mnist"),
+        torchvision_class="MNIST",
+        torchvision_folder="MNIST/raw",
+    ),
+    "cifar10": DatasetSpec(
+        name="cifar10",
+        classes=10,
+        shape=(32, 32, 3),
+        counts={"train": 50000, "test": 10000},
+        hub_id="uoft-cs/cifar10",
+        subfolders=_subfolders("uoft-cs/cifar10", "plain_text"),
+        image_column="img",
+        torchvision_class="CIFAR10",
+        torchvision_folder="cifar-10-batches-py",
+    ),
+    "cifar100": DatasetSpec(
+        name="cifar100",
+        classes=100,
+        shape=(32, 32, 3),
+        counts={"train": 50000, "test": 10000},
+        hub_id="uoft-cs/cifar100",
+        subfolders=_subfolders("uoft-cs/cifar100", "cifar100"),
+        image_column="img",
+        label_column="fine_label",
+        torchvision_class="CIFAR100",
+        torchvision_folder="cifar-100-python",
+    ),
+}
+
+
+def dataset_names() -> list[str]:
+    """The names of all datasets, in the order they are listed to a reader."""
+    return list(DATASETS)
+
+
+def dataset_spec(name: str) -> DatasetSpec:
+    """The spec of dataset `name`; raises UnknownNameError if there is none of that name."""
+    if name not in DATASETS:
+        raise unknown_name("dataset", name, DATASETS)
+    return DATASETS[name]

@@ -1,0 +1,51 @@
+"""A split's arrays, and the check that they are the ones the spec describes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from hebbbench.errors import DataError
+
+from .spec import DatasetSpec
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """`images`: uint8 (N, H, W, C), 0 to 255. `labels`: int64 (N,), 0 to classes - 1."""
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def checked_split(
+    spec: DatasetSpec, split: str, images: npt.NDArray[Any], labels: npt.NDArray[Any], where: str, remedy: str
+) -> Split:
+    """The arrays as a Split, or a DataError saying how they differ from the spec.
+
+    `where` names the file or folder they were read from and `remedy` what to do when they are wrong.
+    """
+    shape = (spec.counts[split], *spec.shape)
+    if images.shape != shape or images.dtype != np.uint8:
+        raise DataError(
+            f"{where}: the images of the {split} split of {spec.name} are {images.dtype} {images.shape}, "
+            f"expected uint8 {shape}. {remedy}"
+        )
+    if labels.shape != shape[:1] or labels.dtype.kind not in "iu":
+        raise DataError(
+            f"{where}: the labels of the {split} split of {spec.name} are {labels.dtype} {labels.shape}, "
+            f"expected integers ({shape[0]},). {remedy}"
+        )
+    outside = np.flatnonzero((labels < 0) | (labels >= spec.classes))
+    if len(outside):
+        raise DataError(
+            f"{where}: row {outside[0]} of the {split} split of {spec.name} has label {labels[outside[0]]}, "
+            f"expected 0 to {spec.classes - 1}. {remedy}"
+        )
+    return Split(images, labels.astype(np.int64))

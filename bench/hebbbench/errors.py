@@ -1,0 +1,56 @@
+"""Errors a person can act on: each names the thing, the value, the alternatives and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class HebbBenchError(Exception):
+    """Base of every error HebbBench raises on purpose. The command line prints it without a traceback.
+
+    `exit_code` is the process's exit status when the error reaches the command line.
+    """
+
+    exit_code = 2
+
+
+class ProtocolError(HebbBenchError):
+    """A protocol or recipe is malformed, or asks for a combination that cannot be run."""
+
+
+class RuleError(HebbBenchError):
+    """A rule's file, signals or hyper-parameters are wrong."""
+
+
+class UnknownNameError(HebbBenchError):
+    """A rule, architecture, protocol, dataset or key of that name does not exist."""
+
+
+class DataError(HebbBenchError):
+    """A dataset is missing, corrupt, or not the one the protocol names."""
+
+
+class ResultError(HebbBenchError):
+    """A result file is malformed, or cannot be written."""
+
+
+class RunInterrupted(HebbBenchError):
+    """A run was stopped on request; what it had done is in its checkpoint."""
+
+    exit_code = 130
+
+
+def suggestion(value: str, alternatives: Iterable[str]) -> str:
+    """A sentence naming the nearest valid name, if there is one, and all valid names."""
+    names = sorted(alternatives)
+    near = get_close_matches(value, names, n=1, cutoff=0.55)
+    hint = f"Did you mean '{near[0]}'? " if near else ""
+    listed = ", ".join(names) if names else "none"
+    return f"{hint}Valid: {listed}."
+
+
+def unknown_name(kind: str, value: str, alternatives: Iterable[str], remedy: str = "") -> UnknownNameError:
+    """The error for a name that does not exist, with the nearest one that does."""
+    text = f"there is no {kind} '{value}'. {suggestion(value, alternatives)}"
+    return UnknownNameError(f"{text} {remedy}".rstrip())

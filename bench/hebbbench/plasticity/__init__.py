@@ -1,0 +1,1 @@
+"""Learning rules and the one place where they meet a network's layers."""

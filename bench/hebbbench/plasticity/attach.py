@@ -1,0 +1,207 @@
+"""Where rules meet a network: each plastic layer watches its own traffic and asks its rule for an update.
+
+A layer's update is formed as soon as its last signal is there: in the forward pass if the rule is local, in the
+backward pass the moment the layer's gradient arrives, after the forward pass if it needs the output error. So
+activity is held no longer than the rule needs it. The update goes to `weight.grad` as −Δw, and an ordinary
+`torch.optim` optimizer takes the step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hebbbench.errors import ProtocolError, RuleError
+from hebbbench.plasticity.rule import Rule, per_layer
+from hebbbench.plasticity.signals import Pre, check_layer, post_rows, pre_of, weight_like, weight_rows
+
+
+class PassEnded(Exception):
+    """Raised inside a forward pass after the last layer that has anything to learn; nothing later is computed."""
+
+
+class PlasticLayer:
+    """One layer, its rule and the rule's own tensors."""
+
+    def __init__(self, name: str, module: nn.Linear | nn.Conv2d, rule: Rule) -> None:
+        check_layer(name, module)
+        self.name = name
+        self.module = module
+        self.rule = rule
+        self.state = rule.init(weight_rows(module.weight.detach()))
+        self._pre: Pre | None = None
+        self._post: Tensor | None = None
+        self._observed = False
+
+    @property
+    def weight(self) -> Tensor:
+        """w, rows (out, in)."""
+        return weight_rows(self.module.weight.detach())
+
+    def observe(self, x: Tensor, output: Tensor) -> None:
+        """Take in one forward pass of the layer, and hold what the rule asked for."""
+        if self._observed:
+            raise RuleError(
+                f"layer '{self.name}' ran twice in one step; a rule would see only one of its inputs. "
+                "Leave shared layers out of the protocol's plastic layers."
+            )
+        self._observed = True
+        if "pre" in self.rule.signals:
+            self._pre = pre_of(x.detach(), output, self.module)
+        if "post" in self.rule.signals:
+            self._post = post_rows(output.detach(), self.module)
+
+    @torch.no_grad()
+    def learn(self, **late: Tensor) -> None:
+        """Ask the rule for its update and leave it, negated, in `weight.grad`.
+
+        Args:
+            late: signals from outside the layer: grad in the weight's own shape, error, labels.
+        """
+        if "grad" in late:
+            late["grad"] = weight_rows(late["grad"])
+        signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
+        signals |= late
+        delta = self.rule.delta(**{name: signals[name] for name in self.rule.signals})
+        self._pre = self._post = None
+        weight = self.module.weight
+        expected = self.weight.shape
+        if delta.shape != expected:
+            raise RuleError(
+                f"rule {type(self.rule).__name__} at layer '{self.name}': delta has shape {tuple(delta.shape)}, "
+                f"the weight's rows have {tuple(expected)} (out, in)."
+            )
+        weight.grad = weight_like(delta.neg(), weight)
+
+    def forget(self) -> None:
+        """Let go of the last pass."""
+        self._pre = self._post = None
+        self._observed = False
+
+
+class Plasticity:
+    """All plastic layers of a network, in the order of its modules.
+
+    Args:
+        model: the network; in-place activations are switched off, because they would overwrite a potential.
+        patterns: module names or shell patterns, such as conv* or body.fc?.
+        rule: the rule's class; `hyperparameters` may hold lists, one value a layer.
+
+    Raises:
+        ProtocolError: a pattern matches no module.
+        RuleError: a matched layer cannot be governed by a rule, or a hyper-parameter is wrong.
+    """
+
+    def __init__(
+        self, model: nn.Module, patterns: list[str], rule: type[Rule], hyperparameters: dict[str, Any]
+    ) -> None:
+        chosen = select(model, patterns)
+        rules = per_layer(rule, hyperparameters, list(chosen))
+        self.layers = [
+            PlasticLayer(name, module, layer_rule)
+            for (name, module), layer_rule in zip(chosen.items(), rules, strict=True)
+        ]
+        self.moment = "backward" if "grad" in rule.signals else "output" if "error" in rule.signals else "forward"
+        self.wants_error = "error" in rule.signals
+        self._learning: set[int] | None = None
+        self._awaited: set[int] = set()
+        self._outside: dict[str, Tensor] = {}
+        for module in model.modules():
+            if getattr(module, "inplace", False):
+                module.inplace = False  # type: ignore[assignment]
+        for index, layer in enumerate(self.layers):
+            layer.module.register_forward_hook(self._watch(index))
+            if self.moment == "backward":
+                layer.module.weight.register_post_accumulate_grad_hook(self._on_gradient(index))
+
+    def _watch(self, index: int) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+            if self._learning is None or index not in self._learning:
+                return
+            self.layers[index].observe(inputs[0], output)
+            if self.moment == "forward":
+                self.layers[index].learn(**self._outside)
+                if self._awaited:
+                    self._awaited.discard(index)
+                    if not self._awaited:
+                        raise PassEnded
+
+        return hook
+
+    def _on_gradient(self, index: int) -> Any:
+        def hook(weight: Tensor) -> None:
+            if self._learning is None or weight.grad is None:
+                return
+            if index in self._learning:
+                self.layers[index].learn(grad=weight.grad, **self._outside)
+            else:
+                weight.grad = None  # a frozen plastic layer follows neither the rule nor the gradient
+
+        return hook
+
+    @contextmanager
+    def learning(self, labels: Tensor, only: int | None = None, stop_after_last: bool = False) -> Iterator[None]:
+        """Within this context a pass through the network leaves each learning layer's update in `weight.grad`.
+
+        Args:
+            labels: class indices (N,), shown to rules that ask for them.
+            only: index of the single layer that learns (layerwise schedules); all learn if None.
+            stop_after_last: end a local rule's forward pass after the last learning layer.
+        """
+        self._learning = set(range(len(self.layers))) if only is None else {only}
+        self._awaited = set(self._learning) if stop_after_last else set()
+        self._outside = {"labels": labels}
+        try:
+            yield
+        except PassEnded:
+            pass
+        finally:
+            self._learning, self._awaited, self._outside = None, set(), {}
+            for layer in self.layers:
+                layer.forget()
+
+    def on_error(self, error: Tensor) -> None:
+        """Hand the output error (N, classes) to rules that ask for it; call within `learning`, before the backward pass."""
+        self._outside["error"] = error
+        if self.moment == "output":
+            for index in sorted(self._learning or ()):
+                self.layers[index].learn(**self._outside)
+
+    def weights(self) -> list[nn.Parameter]:
+        """The plastic weights, in layer order."""
+        return [layer.module.weight for layer in self.layers]
+
+    def state_dict(self) -> dict[str, dict[str, Tensor]]:
+        """The rules' own tensors by layer name."""
+        return {layer.name: layer.state for layer in self.layers}
+
+    def load_state_dict(self, saved: dict[str, dict[str, Tensor]]) -> None:
+        """Take back what `state_dict` gave."""
+        for layer in self.layers:
+            for name, value in saved[layer.name].items():
+                layer.state[name].copy_(value)
+
+
+def select(model: nn.Module, patterns: list[str]) -> dict[str, nn.Linear | nn.Conv2d]:
+    """The linear and convolutional modules whose name, with or without the leading `body.`, fits a pattern.
+
+    Raises:
+        ProtocolError: a pattern fits none.
+    """
+    layers = {
+        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
+    }
+    chosen = set()
+    for pattern in patterns:
+        fitting = [name for name in layers if fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix("body."), pattern)]
+        if not fitting:
+            raise ProtocolError(
+                f"plastic: the pattern '{pattern}' fits no linear or convolutional layer. Layers: {', '.join(layers)}."
+            )
+        chosen.update(fitting)
+    return {name: module for name, module in layers.items() if name in chosen}

@@ -1,0 +1,155 @@
+"""What a layer shows its rule. Convolution is handled here, once: a rule sees rows, whatever the layer.
+
+A convolution is a linear map of patches, so its rows are patches: B = samples × output positions, and the columns
+run over (kernel row, kernel column, channel), the order in which channels-last memory holds them. Nothing here
+unfolds unless a rule asks for `rows`.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hebbbench.errors import RuleError
+
+
+@runtime_checkable
+class Pre(Protocol):
+    """Presynaptic activity x of one layer, as rows (B, in)."""
+
+    @property
+    def rows(self) -> Tensor:
+        """x, shape (B, in). For a convolution this copies every patch; prefer `outer`."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """B, the number of rows: samples × positions."""
+        ...
+
+    def outer(self, a: Tensor) -> Tensor:
+        """⟨a xᵀ⟩, the mean over B of the outer product of `a` (B, out) with x, shape (out, in)."""
+        ...
+
+
+class LinearPre:
+    """The input of a linear layer."""
+
+    def __init__(self, x: Tensor) -> None:
+        self.rows = x.reshape(-1, x.shape[-1])
+
+    @property
+    def count(self) -> int:
+        return self.rows.shape[0]
+
+    def outer(self, a: Tensor) -> Tensor:
+        return (a.T @ self.rows).div_(self.count)
+
+
+class ConvPre:
+    """The patches of a convolution's input, lazily.
+
+    ⟨a xᵀ⟩ is the weight gradient of the convolution with `a` as the upstream gradient, so it is one library
+    call for every stride, padding and dilation.
+    """
+
+    def __init__(self, x: Tensor, layer: nn.Conv2d, positions: torch.Size) -> None:
+        self._x = x
+        self._layer = layer
+        self._samples, _, self._height, self._width = positions
+
+    @property
+    def count(self) -> int:
+        return self._samples * self._height * self._width
+
+    def _padded(self) -> tuple[Tensor, tuple[int, int]]:
+        """The input and the zero padding left for the library call to add."""
+        layer = self._layer
+        if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+            return self._x, (layer.padding[0], layer.padding[1])
+        mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        return F.pad(self._x, _sides(layer), mode=mode), (0, 0)
+
+    @property
+    def rows(self) -> Tensor:
+        x, padding = self._padded()
+        layer = self._layer
+        patches = F.unfold(
+            x, _pair(layer.kernel_size), dilation=_pair(layer.dilation), padding=padding, stride=_pair(layer.stride)
+        )
+        channels = x.shape[1]
+        return (
+            patches.unflatten(1, (channels, -1)).permute(0, 3, 2, 1).reshape(self.count, -1)
+        )
+
+    def outer(self, a: Tensor) -> Tensor:
+        x, padding = self._padded()
+        upstream = a.view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
+        layer = self._layer
+        gradient = torch.nn.grad.conv2d_weight(
+            x, layer.weight.shape, upstream, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation)
+        )
+        return weight_rows(gradient).div_(self.count)
+
+
+def weight_rows(weight: Tensor) -> Tensor:
+    """A layer's weight as rows (out, in): a view for linear layers and channels-last convolutions."""
+    return weight if weight.dim() == 2 else weight.permute(0, 2, 3, 1).reshape(weight.shape[0], -1)
+
+
+def weight_like(rows: Tensor, weight: Tensor) -> Tensor:
+    """Rows (out, in) in the layout of `weight`; the inverse of `weight_rows`."""
+    if weight.dim() == 2:
+        return rows
+    out, channels, height, width = weight.shape
+    return rows.view(out, height, width, channels).permute(0, 3, 1, 2)
+
+
+def post_rows(output: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
+    """A layer's potential w x as rows (B, out): a view of its output, less the bias where it has one."""
+    rows = output.permute(0, 2, 3, 1) if isinstance(layer, nn.Conv2d) else output
+    rows = rows.reshape(-1, rows.shape[-1])
+    return rows if layer.bias is None else rows - layer.bias.detach()
+
+
+def pre_of(x: Tensor, output: Tensor, layer: nn.Module) -> Pre:
+    """The presynaptic activity of a layer that turned `x` into `output`."""
+    if isinstance(layer, nn.Conv2d):
+        return ConvPre(x, layer, output.shape)
+    return LinearPre(x)
+
+
+def check_layer(name: str, layer: nn.Module) -> None:
+    """Refuse a layer no rule can govern.
+
+    Raises:
+        RuleError: the layer is neither linear nor a two-dimensional convolution, or is a grouped one.
+    """
+    if not isinstance(layer, nn.Linear | nn.Conv2d):
+        raise RuleError(f"layer '{name}' is a {type(layer).__name__}; rules govern Linear and Conv2d layers.")
+    if isinstance(layer, nn.Conv2d) and layer.groups != 1:
+        raise RuleError(
+            f"layer '{name}' is a convolution in {layer.groups} groups; rules govern groups = 1, because units of "
+            "different groups see different inputs. Leave it out of the protocol's plastic layers."
+        )
+
+
+def _pair(value: tuple[int, ...]) -> tuple[int, int]:
+    return value[0], value[1]
+
+
+def _sides(layer: nn.Conv2d) -> list[int]:
+    """Explicit padding (left, right, top, bottom); 'same' puts an odd one on the right and bottom, as torch does."""
+    sides: list[int] = []
+    for axis in (1, 0):
+        if layer.padding == "valid":
+            sides += [0, 0]
+        elif layer.padding == "same":
+            total = layer.dilation[axis] * (layer.kernel_size[axis] - 1)
+            sides += [total // 2, total - total // 2]
+        else:
+            sides += [int(layer.padding[axis])] * 2
+    return sides

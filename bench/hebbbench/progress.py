@@ -1,0 +1,146 @@
+"""What a person sees while a cell runs: a live bar on a terminal, plain lines in a file."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+
+class Reporter(Protocol):
+    """Where a run says what it is doing."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        """A new phase of `total` steps begins, `done` of which lie behind it."""
+        ...
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """The current phase went on by `steps`; `note` is its newest figure."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line worth keeping."""
+        ...
+
+    def close(self) -> None:
+        """The run is over."""
+        ...
+
+
+class Silent:
+    """Says nothing; for use as a library."""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        pass
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        pass
+
+    def say(self, text: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class Plain:
+    """Lines without control characters: one when a phase begins, one every `interval` seconds, one when it ends."""
+
+    def __init__(self, interval: float = 15.0) -> None:
+        self._interval = interval
+        self._name = ""
+        self._total = self._done = self._began = 0
+        self._start = self._last = 0.0
+        self._note = ""
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        self.close()
+        self._name, self._total, self._done, self._began, self._note = name, total, done, done, ""
+        self._start = self._last = time.monotonic()
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        self._done += steps
+        self._note = note or self._note
+        now = time.monotonic()
+        if now - self._last >= self._interval and self._done < self._total:
+            self._last = now
+            left = (now - self._start) / max(self._done - self._began, 1) * (self._total - self._done)
+            self._line(f"{self._done}/{self._total}, {duration(left)} left")
+
+    def say(self, text: str) -> None:
+        print(text, flush=True)
+
+    def close(self) -> None:
+        if self._name:
+            self._line(f"done in {duration(time.monotonic() - self._start)}")
+        self._name = ""
+
+    def _line(self, state: str) -> None:
+        print("  " + ": ".join((self._name, state)) + (f"  {self._note}" if self._note else ""), flush=True)
+
+
+class Live:
+    """A progress bar a phase, drawn by rich."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._bars = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=28),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", style="cyan"),
+            console=console,
+            refresh_per_second=5,
+        )
+        self._task: TaskID | None = None
+        self._bars.start()
+
+    def phase(self, name: str, total: int, done: int = 0) -> None:
+        self._task = self._bars.add_task(name, total=total, completed=done, note="")
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        if self._task is not None:
+            if note:
+                self._bars.update(self._task, advance=steps, note=note)
+            else:
+                self._bars.update(self._task, advance=steps)
+
+    def say(self, text: str) -> None:
+        self._bars.console.print(text, highlight=False)
+
+    def close(self) -> None:
+        self._bars.stop()
+
+
+def reporter() -> Reporter:
+    """The reporter that suits the standard output: live on a terminal, plain elsewhere."""
+    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
+        return Live(Console())
+    return Plain()
+
+
+def duration(seconds: float) -> str:
+    """Seconds as a person says them: 0.4 s, 12 s, 3 min 05 s, 14 h 20 min."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -1,0 +1,392 @@
+"""A protocol fixes the work; a recipe is what a rule may choose within it.
+
+`Protocol` is immutable data read from YAML. Its hash covers everything that decides a number, and leaves out
+the prose and the published figures, which may be amended without changing the work.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+
+from hebbbench.errors import ProtocolError, suggestion
+from hebbbench.validation import Strict, canonical_json, digest, read_yaml, validate
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+PerLayer = PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+AxisValue = int | float | str | bool
+
+
+def _finite(value: Any, where: str = "") -> Any:
+    """Refuse what JSON cannot hold, deep inside free-form options: it would be hashed as something else."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            _finite(inner, f"{where}.{key}" if where else str(key))
+    elif isinstance(value, list):
+        for inner in value:
+            _finite(inner, where)
+    elif not isinstance(value, int | float | str | bool | None) or (
+        isinstance(value, float) and not math.isfinite(value)
+    ):
+        raise ValueError(f"{where} = {value!r} is neither a finite number, text, a truth value, nor a list of these")
+    return value
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_finite)]
+
+
+class Data(Strict):
+    """Which samples, and how a pixel becomes a number: (pixel/255 − mean)/std, per channel."""
+
+    dataset: str
+    validation: NonNegativeInt = Field(description="samples cut from the training split, by class, for tuning")
+    mean: list[float]
+    std: list[PositiveFloat]
+    augment: Literal["none", "crop-flip"] = "none"
+
+
+class Architecture(Strict):
+    """An architecture's file name and its constructor's options."""
+
+    name: str
+    options: Options = {}
+
+
+class Optimizer(Strict):
+    """A `torch.optim` optimizer. `lr` may be one value for all plastic layers or a list, one a layer."""
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: PerLayer
+    momentum: Fraction = 0.0
+    nesterov: bool = False
+    weight_decay: NonNegativeFloat = 0.0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Optimizer:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov needs a momentum above 0")
+        if self.name != "sgd" and (self.momentum or self.nesterov):
+            raise ValueError(f"momentum and nesterov belong to sgd, not to {self.name}")
+        return self
+
+
+class Init(Strict):
+    """How plastic weights start. `radius` R is the expected norm of a unit's weight vector.
+
+    architecture: as the architecture makes them. normal: zero-mean Gaussian of standard deviation R/√fan_in.
+    positive: uniform on [0, √(3R²/fan_in)]. Both laws: Journé et al. 2023, arXiv:2209.11883.
+    """
+
+    law: Literal["architecture", "normal", "positive"] = "architecture"
+    radius: PositiveFloat | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Init:
+        if (self.law == "architecture") != (self.radius is None):
+            raise ValueError("radius is given exactly when law is 'normal' or 'positive'")
+        return self
+
+
+class Training(Strict):
+    """What one cell trains, and how. A recipe may override the fields that the protocol lists under `free`."""
+
+    epochs: NonNegativeInt
+    batch_size: PositiveInt
+    schedule: Literal["joint", "layerwise"] = Field(
+        "joint", description="all plastic layers at every step, or one after another (each for `epochs`)"
+    )
+    annealing: Literal["constant", "cosine", "linear"] = Field(
+        "constant", description="of every learning rate, per step, to zero at the last step"
+    )
+    optimizer: Optimizer = Field(description="of the plastic weights")
+    rest: Optimizer | None = Field(
+        None, description="of every other parameter, trained by the true gradient; none = like the plastic ones"
+    )
+    init: Init = Init()
+
+
+class Probe(Strict):
+    """The linear read-out trained on frozen features, the same for every rule (Adam, cross-entropy)."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    lr: PositiveFloat
+    weight_decay: NonNegativeFloat = 0.0
+    dropout: Fraction = 0.0
+    halve_at: list[Annotated[float, Field(gt=0, lt=1)]] = Field(
+        [], description="fractions of the epochs after which the learning rate is halved"
+    )
+    standardize: bool = Field(False, description="features to zero mean and unit variance on the training split")
+    statistics_samples: NonNegativeInt = Field(
+        description="training samples that re-estimate the frozen body's batch-norm statistics; 0 keeps the running ones"
+    )
+
+
+class Budget(Strict):
+    """The most a recipe may spend."""
+
+    epochs: NonNegativeInt
+
+
+class Axis(Strict):
+    """One dimension of a table: `path` (such as architecture.options.width) takes each of `values`."""
+
+    path: str
+    values: list[AxisValue] = Field(min_length=1)
+
+
+class Published(Strict):
+    """A number somebody printed. Shown beside ours, never ranked."""
+
+    rule: str
+    value: Annotated[float, Field(ge=0, le=1)]
+    sd: NonNegativeFloat | None = None
+    metric: str = "test accuracy"
+    source: str
+    note: str = ""
+    axes: dict[str, AxisValue] = {}
+
+
+TRAINING_FREE = tuple(Training.model_fields)
+HEADLINES = ("probe.test.accuracy", "end_to_end.test.accuracy")
+
+
+class Protocol(Strict):
+    """A table of the field as data: fixed work, what is free, how it is scored."""
+
+    name: Name
+    version: PositiveInt
+    title: str
+    description: str
+    data: Data
+    architecture: Architecture
+    plastic: list[str] = Field(min_length=1, description="module names or patterns (conv*) the rule governs")
+    plastic_unsupervised: list[str] | None = Field(
+        None, description="the same for rules that use no gradient, where it differs"
+    )
+    training: Training
+    free: list[str] = []
+    budget: Budget
+    precision: Literal["float32"] = "float32"
+    seeds: list[NonNegativeInt] = Field(min_length=1)
+    probe: Probe
+    headline: Literal["probe.test.accuracy", "end_to_end.test.accuracy"] = "probe.test.accuracy"
+    chance: Fraction = Field(description="accuracy of guessing")
+    controls: list[str] = ["bp", "random"]
+    axes: dict[Name, Axis] = {}
+    published: list[Published] = []
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Protocol:
+        allowed = [*TRAINING_FREE, *(f"architecture.{option}" for option in self.architecture.options)]
+        for entry in self.free:
+            if entry not in allowed:
+                raise ValueError(f"free: '{entry}' is nothing a recipe could choose. {suggestion(entry, allowed)}")
+        if self.training.epochs > self.budget.epochs:
+            raise ValueError(
+                f"training.epochs = {self.training.epochs} is over budget.epochs = {self.budget.epochs}"
+            )
+        if len(self.data.mean) != len(self.data.std):
+            raise ValueError(
+                f"data.mean has {len(self.data.mean)} channels and data.std has {len(self.data.std)}; give one a channel"
+            )
+        if len(set(self.seeds)) != len(self.seeds):
+            raise ValueError(f"seeds = {self.seeds} repeats a seed")
+        self._check_axes()
+        for row in self.published:
+            for name, value in row.axes.items():
+                if name not in self.axes:
+                    raise ValueError(
+                        f"published: the axis '{name}' is none of this protocol. {suggestion(name, self.axes)}"
+                    )
+                if not _listed(value, self.axes[name].values):
+                    raise ValueError(f"published: {name} = {value!r} is not among its values {self.axes[name].values}")
+        return self
+
+    def _check_axes(self) -> None:
+        """Every path exists, no two axes share one, and every value could stand there."""
+        plain = self.model_dump(mode="json", exclude={"axes", "published"})
+        paths: dict[str, str] = {}
+        for name, axis in self.axes.items():
+            _read_path(plain, axis.path, f"axes.{name}.path")
+            if axis.path in paths:
+                raise ValueError(f"axes '{paths[axis.path]}' and '{name}' both set {axis.path}")
+            paths[axis.path] = name
+            for value in axis.values:
+                varied = copy.deepcopy(plain)
+                _write_path(varied, axis.path, value)
+                try:
+                    Protocol.model_validate(varied)
+                except ValidationError as error:
+                    raise ValueError(
+                        f"axes.{name}: {axis.path} cannot be {value!r}: {error.errors()[0]['msg']}"
+                    ) from error
+
+    def identity(self) -> dict[str, Any]:
+        """Everything that decides a number, as plain data."""
+        return self.model_dump(mode="json", exclude={"title", "description", "published", "controls"})
+
+    @property
+    def hash(self) -> str:
+        """SHA-256 of `identity()` in canonical JSON: two protocols with one hash fix the same work."""
+        return digest(self.identity())
+
+    def at(self, axes: dict[str, AxisValue]) -> Protocol:
+        """This protocol with each axis set to its value.
+
+        Raises:
+            ProtocolError: an axis is missing, unknown, or given a value it does not list.
+        """
+        for name in axes:
+            if name not in self.axes:
+                raise ProtocolError(f"protocol '{self.name}' has no axis '{name}'. {suggestion(name, self.axes)}")
+        plain = self.model_dump(mode="json")
+        for name, axis in self.axes.items():
+            if name not in axes:
+                raise ProtocolError(f"protocol '{self.name}' needs a value of the axis '{name}': {axis.values}.")
+            if not _listed(axes[name], axis.values):
+                raise ProtocolError(
+                    f"axis {name} = {axes[name]!r} is not in protocol '{self.name}'. Values: {axis.values}."
+                )
+            _write_path(plain, axis.path, axes[name])
+        return validate(Protocol, plain, f"protocol '{self.name}' at {canonical_json(axes)}")
+
+
+def _listed(value: AxisValue, values: list[AxisValue]) -> bool:
+    """Whether `value` is among `values`, types included: 1, 1.0 and True are three values."""
+    return any(type(value) is type(listed) and value == listed for listed in values)
+
+
+def _read_path(tree: dict[str, Any], path: str, where: str) -> Any:
+    node: Any = tree
+    for part in path.split("."):
+        if not isinstance(node, dict) or part not in node:
+            known = node if isinstance(node, dict) else {}
+            raise ValueError(f"{where} = '{path}': there is no '{part}'. {suggestion(part, known)}")
+        node = node[part]
+    return node
+
+
+def _write_path(tree: dict[str, Any], path: str, value: AxisValue) -> None:
+    *parents, last = path.split(".")
+    for part in parents:
+        tree = tree[part]
+    tree[last] = value
+
+
+class Search(Strict):
+    """What a searched recipe cost: the ledger that makes 'heavily tuned' a number."""
+
+    trials: PositiveInt
+    seconds: NonNegativeFloat
+    split: Literal["validation"]
+    space: str
+
+
+class Recipe(Strict):
+    """A rule's choices for one protocol, and where they come from."""
+
+    provenance: Literal["paper", "searched", "default"]
+    source: str = ""
+    search: Search | None = None
+    hyperparameters: Options = {}
+    architecture: Options = {}
+    epochs: NonNegativeInt | None = None
+    batch_size: PositiveInt | None = None
+    schedule: Literal["joint", "layerwise"] | None = None
+    annealing: Literal["constant", "cosine", "linear"] | None = None
+    optimizer: Optimizer | None = None
+    rest: Optimizer | None = None
+    init: Init | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        if (self.provenance == "searched") != (self.search is not None):
+            raise ValueError("provenance 'searched' and a 'search' block (trials, seconds, split, space) go together")
+        if self.provenance == "paper" and not self.source:
+            raise ValueError("provenance 'paper' needs a 'source'")
+        return self
+
+    def choices(self) -> dict[str, Any]:
+        """The training fields this recipe sets, by name."""
+        return {name: getattr(self, name) for name in TRAINING_FREE if getattr(self, name) is not None}
+
+
+class RecipeFile(Strict):
+    """A rule's recipes: protocol name → recipe; `default` stands for any protocol not named."""
+
+    recipes: dict[str, Recipe]
+
+
+class Resolved(Strict):
+    """A recipe after the protocol's frozen values are filled in: all that a run needs to know."""
+
+    provenance: Literal["paper", "searched", "default"]
+    source: str
+    search: Search | None
+    hyperparameters: dict[str, Any]
+    architecture: dict[str, Any]
+    training: Training
+
+    def identity(self) -> dict[str, Any]:
+        """The part that decides a number."""
+        return self.model_dump(mode="json", include={"hyperparameters", "architecture", "training"})
+
+
+def load_protocol(path: Path) -> Protocol:
+    """The protocol in a YAML file; the file is named as the protocol is."""
+    protocol = validate(Protocol, read_yaml(path), str(path))
+    if protocol.name != path.stem:
+        raise ProtocolError(
+            f"{path}: name = '{protocol.name}', but the file is '{path.name}'. "
+            f"One name everywhere: rename the file to {protocol.name}.yaml or the protocol to {path.stem}."
+        )
+    return protocol
+
+
+def load_recipes(path: Path) -> dict[str, Recipe]:
+    """The recipes in a rule's YAML file, by protocol name; none if there is no such file."""
+    return validate(RecipeFile, read_yaml(path), str(path)).recipes if path.exists() else {}
+
+
+def resolve(protocol: Protocol, recipe: Recipe | None, rule: str) -> Resolved:
+    """`recipe` within `protocol`, which stands at one point of its axes: what an axis sets, no recipe changes.
+
+    Raises:
+        ProtocolError: the recipe sets what the protocol freezes, or spends more than the budget.
+    """
+    recipe = recipe or Recipe(provenance="default")
+    choices = recipe.choices()
+    touched = [*choices, *(f"architecture.{option}" for option in recipe.architecture)]
+    for entry in touched:
+        if entry not in protocol.free:
+            listed = ", ".join(protocol.free) if protocol.free else "nothing but hyperparameters"
+            raise ProtocolError(
+                f"the recipe of rule '{rule}' sets '{entry}', which protocol '{protocol.name}' v{protocol.version} "
+                f"freezes. Free: {listed}. Remove '{entry}' from the recipe."
+            )
+    if recipe.epochs is not None and recipe.epochs > protocol.budget.epochs:
+        raise ProtocolError(
+            f"the recipe of rule '{rule}' asks for epochs = {recipe.epochs}; protocol '{protocol.name}' allows "
+            f"at most {protocol.budget.epochs}."
+        )
+    resolved = {
+        "training": protocol.training.model_copy(update=choices).model_dump(mode="json"),
+        "architecture": {"options": {**protocol.architecture.options, **recipe.architecture}},
+    }
+    for axis in protocol.axes.values():
+        if axis.path.startswith(("training.", "architecture.options.")):
+            _write_path(resolved, axis.path, _read_path(protocol.model_dump(mode="json"), axis.path, axis.path))
+    return Resolved(
+        provenance=recipe.provenance,
+        source=recipe.source,
+        search=recipe.search,
+        hyperparameters=recipe.hyperparameters,
+        architecture=resolved["architecture"]["options"],
+        training=validate(Training, resolved["training"], f"rule '{rule}' under protocol '{protocol.name}'"),
+    )

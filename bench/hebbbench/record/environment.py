@@ -1,0 +1,85 @@
+"""Where a cell ran. Each field has its own getter; one that fails leaves null and a reason."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import hebbbench
+from hebbbench.record.schema import Environment
+
+PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
+
+
+def describe(device: str, determinism_probe: bool | None) -> Environment:
+    """The environment of a run on `device` ('cpu', 'cuda', 'cuda:0').
+
+    Args:
+        determinism_probe: whether the first steps, run twice, gave the same bits; None if that was not tried.
+    """
+    import torch
+
+    unavailable: dict[str, str] = {}
+
+    def attempt(field: str, getter: Callable[[], Any]) -> Any:
+        try:
+            return getter()
+        except Exception as error:
+            unavailable[field] = f"{type(error).__name__}: {error}"
+            return None
+
+    on_cuda = device.startswith("cuda")
+    return Environment(
+        hebbbench=attempt("hebbbench", lambda: hebbbench.__version__),
+        commit=attempt("commit", _commit),
+        dirty=attempt("dirty", _dirty),
+        python=attempt("python", platform.python_version),
+        packages={name: attempt(f"packages.{name}", lambda name=name: metadata.version(name)) for name in PACKAGES},
+        platform=attempt("platform", lambda: f"{platform.system()} {platform.machine()}"),
+        cpu=attempt("cpu", _cpu),
+        threads=attempt("threads", torch.get_num_threads),
+        device=device,
+        device_name=attempt("device_name", lambda: torch.cuda.get_device_name(device) if on_cuda else _cpu()),
+        cuda=attempt("cuda", lambda: torch.version.cuda if on_cuda else None),
+        precision={
+            "allow_tf32_matmul": attempt("precision.matmul", lambda: torch.backends.cuda.matmul.allow_tf32),
+            "allow_tf32_cudnn": attempt("precision.cudnn", lambda: torch.backends.cudnn.allow_tf32),
+        },
+        deterministic=attempt("deterministic", torch.are_deterministic_algorithms_enabled),
+        determinism_probe=determinism_probe,
+        unavailable=unavailable,
+    )
+
+
+def _git(*arguments: str) -> str:
+    folder = Path(hebbbench.__file__).resolve().parent
+    done = subprocess.run(
+        ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
+    )
+    if done.returncode:
+        raise RuntimeError(done.stderr.strip() or "git failed")
+    return done.stdout.strip()
+
+
+def _commit() -> str:
+    return os.environ.get("HEBBBENCH_COMMIT") or _git("rev-parse", "HEAD")
+
+
+def _dirty() -> bool:
+    """Whether tracked files differ from the commit. Results are outputs, not code, and do not count."""
+    if os.environ.get("HEBBBENCH_COMMIT"):
+        raise RuntimeError("the commit was given by HEBBBENCH_COMMIT; there is no repository to compare with")
+    return bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results",
+                     ":(top,exclude)LEADERBOARD.md"))
+
+
+def _cpu() -> str:
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

@@ -1,0 +1,159 @@
+"""The canonical result of one cell. The JSON Schema is generated from these models, never written by hand."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from hebbbench.protocol import AxisValue, Resolved
+from hebbbench.validation import Strict
+
+SCHEMA_VERSION = 1
+NUMERICS_VERSION = 1
+"""Raised by hand whenever a change to the harness changes measured numbers; older results leave the board."""
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Point = Annotated[list[float], Field(min_length=2, max_length=2)]
+Status = Literal["ok", "diverged", "failed", "timeout"]
+
+
+class ProtocolRef(Strict):
+    """Which work was done."""
+
+    name: str
+    version: PositiveInt
+    hash: Hash
+
+
+class RuleRef(Strict):
+    """Which equation did it. `source_hash` covers the file's code, not its comments or docstrings."""
+
+    name: str
+    source_hash: Hash
+    signals: list[str] = Field(description="what `delta` asked to see")
+
+
+class Samples(Strict):
+    """How many samples each split held."""
+
+    train: NonNegativeInt
+    validation: NonNegativeInt
+    test: NonNegativeInt
+
+
+class DataRef(Strict):
+    """Which data: order-independent SHA-256 per split."""
+
+    dataset: str
+    identity: dict[str, Hash]
+    pinned: bool = Field(description="whether the identity was checked against the one in the repository")
+    samples: Samples
+
+
+class PlasticLayer(Strict):
+    """A layer the rule governed; `fan_in` and `units` are the weight's columns and rows."""
+
+    name: str
+    fan_in: PositiveInt
+    units: PositiveInt
+
+
+class Model(Strict):
+    """What was trained."""
+
+    parameters: PositiveInt
+    plastic: list[PlasticLayer]
+
+
+class Metric(Strict):
+    """One number, the split it was measured on, and after how many epochs. A failed one is null with a reason."""
+
+    value: float | None
+    split: Literal["train", "validation", "test"]
+    epoch: NonNegativeInt
+    reason: str | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Metric:
+        if (self.value is None) != (self.reason is not None):
+            raise ValueError("a metric has either a value or the reason why there is none")
+        return self
+
+
+class Cost(Strict):
+    """What it took: seconds, bytes, and work done. A resumed cell adds up its parts."""
+
+    wall_seconds: NonNegativeFloat
+    train_seconds: NonNegativeFloat
+    probe_seconds: NonNegativeFloat
+    step_seconds: NonNegativeFloat | None = Field(description="mean of a training step with its data; null without steps")
+    images_per_second: NonNegativeFloat | None
+    peak_memory_bytes: NonNegativeInt | None
+    steps: NonNegativeInt
+    samples_seen: NonNegativeInt
+    resumed: NonNegativeInt = Field(description="how often the cell went on from a checkpoint")
+
+
+class Environment(Strict):
+    """Where it ran. What could not be found out is null, with the reason under `unavailable`."""
+
+    hebbbench: str | None
+    commit: str | None
+    dirty: bool | None
+    python: str | None
+    packages: dict[str, str | None]
+    platform: str | None
+    cpu: str | None
+    threads: PositiveInt | None
+    device: str | None
+    device_name: str | None
+    cuda: str | None
+    precision: dict[str, Any]
+    deterministic: bool | None = Field(description="whether torch's deterministic algorithms were asked for")
+    determinism_probe: bool | None = Field(description="whether the first steps, run twice, gave the same bits")
+    unavailable: dict[str, str]
+
+
+class Stop(Strict):
+    """Where a cell that did not finish stopped."""
+
+    phase: str
+    step: NonNegativeInt | None = None
+    layer: str | None = None
+
+
+class Result(Strict):
+    """One cell: protocol × axis values × rule × recipe × seed, and what it measured."""
+
+    schema_version: Literal[1] = SCHEMA_VERSION
+    numerics_version: PositiveInt = NUMERICS_VERSION
+    cell: Hash = Field(description="digest of everything that decides the numbers; the key of resuming")
+    protocol: ProtocolRef
+    axes: dict[str, AxisValue]
+    rule: RuleRef
+    recipe: Resolved
+    seed: NonNegativeInt
+    data: DataRef
+    model: Model | None
+    status: Status
+    reason: str | None
+    stop: Stop | None
+    metrics: dict[str, Metric]
+    curves: dict[str, list[Point]] = Field(description="name → [epoch, value] pairs")
+    weights: Hash | None = Field(description="SHA-256 of the trained body's parameters and buffers")
+    cost: Cost
+    environment: Environment
+    started: str
+    finished: str
+    verification: Literal["self-reported", "ci", "replicated"] = "self-reported"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Result:
+        if (self.status == "ok") != (self.reason is None):
+            raise ValueError("status 'ok' has no reason, every other status has one")
+        return self
+
+    def measurement(self) -> dict[str, Any]:
+        """What must be bit-identical when the same cell runs again on the same machine."""
+        return self.model_dump(mode="json", include={"cell", "status", "metrics", "curves", "weights"})

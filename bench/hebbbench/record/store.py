@@ -1,0 +1,145 @@
+"""One canonical JSON file a cell, written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from hebbbench.errors import HebbBenchError, ResultError
+from hebbbench.protocol import AxisValue
+from hebbbench.record.schema import Result
+from hebbbench.validation import validate
+
+
+def result_path(root: Path, protocol: str, rule: str, axes: dict[str, AxisValue], seed: int) -> Path:
+    """Where a cell's result lies: root/PROTOCOL/RULE/[axis=value,…/]seed-N.json."""
+    folder = root / protocol / rule
+    if axes:
+        folder /= ",".join(f"{name}={axes[name]}" for name in sorted(axes))
+    return folder / f"seed-{seed}.json"
+
+
+def to_text(result: Result) -> str:
+    """The canonical text: sorted keys, two spaces, one trailing newline, no NaN."""
+    plain = result.model_dump(mode="json")
+    return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write `content` to `path` so that the file is the old one or the new one, never a part of either.
+
+    Raises:
+        ResultError: the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+        try:
+            with os.fdopen(handle, "wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise ResultError(
+            f"{path} cannot be written: {error.strerror}. Free some space or choose another folder with --results."
+        ) from error
+
+
+def check_writable(root: Path) -> None:
+    """Fail before any training if results could not be saved under `root`.
+
+    Raises:
+        ResultError: the folder cannot be created or written, or has under 16 MB left.
+    """
+    probe = root / f".writable-{os.getpid()}"
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+        status = os.statvfs(root)
+    except OSError as error:
+        raise ResultError(
+            f"the results folder {root} cannot be written: {error.strerror}. Choose another with --results."
+        ) from error
+    if status.f_bavail * status.f_frsize < 16 * 2**20:
+        raise ResultError(f"the disk of {root} is full. Free some space or choose another folder with --results.")
+
+
+def save(result: Result, root: Path) -> Path:
+    """Write a result where it belongs under `root`; returns the path."""
+    path = result_path(root, result.protocol.name, result.rule.name, result.axes, result.seed)
+    write_atomic(path, to_text(result).encode())
+    return path
+
+
+def load(path: Path) -> Result:
+    """The result in a file.
+
+    Raises:
+        ResultError: the file cannot be read, is not JSON, or does not fit the schema.
+    """
+    return parse(_read(path), path)
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+    except OSError as error:
+        raise ResultError(f"{path} cannot be read: {error.strerror}.") from error
+    except (ValueError, UnicodeDecodeError) as error:
+        raise ResultError(f"{path} is not valid JSON: {error}. Delete it and run the cell again.") from error
+
+
+def _refuse(text: str) -> float:
+    raise ValueError(f"{text} is not a number JSON knows")
+
+
+def parse(plain: Any, path: Path) -> Result:
+    """`plain` as a result, checked against the schema and against the place where it lies."""
+    if not isinstance(plain, dict):
+        raise ResultError(f"{path} must hold an object, not {type(plain).__name__}.")
+    try:
+        return validate(Result, plain, str(path))
+    except HebbBenchError as error:
+        raise ResultError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A file under the results folder: its result, or the reason why it has none."""
+
+    path: Path
+    result: Result | None
+    problem: str | None
+
+
+def scan(root: Path) -> Iterator[Stored]:
+    """Every JSON file under `root`, in path order. A file that is no result, or lies in the wrong place, says why."""
+    for path in sorted(root.rglob("*.json")):
+        try:
+            result = load(path)
+        except ResultError as error:
+            yield Stored(path, None, str(error))
+            continue
+        expected = result_path(root, result.protocol.name, result.rule.name, result.axes, result.seed)
+        if path != expected:
+            yield Stored(path, None, f"{path} holds the cell that belongs at {expected}.")
+        elif path.read_text(encoding="utf-8") != to_text(result):
+            yield Stored(path, None, f"{path} is not in canonical form; it was edited by hand.")
+        else:
+            yield Stored(path, result, None)

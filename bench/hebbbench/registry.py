@@ -1,0 +1,245 @@
+"""Finds rules, architectures and protocols by file name, by path, or by entry point.
+
+One name everywhere: file stem = command-line argument = JSON key = row on the board. Nothing here imports
+torch; a rule's or architecture's module is imported only when its class is asked for.
+
+A package outside this repository adds its own by an entry point in the group `hebbbench.rules`,
+`hebbbench.architectures` or `hebbbench.protocols` that names a package with such files.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import importlib
+import importlib.util
+import io
+import sys
+import tokenize
+from collections.abc import Mapping
+from functools import lru_cache
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, unknown_name
+from hebbbench.protocol import Protocol, Recipe, load_protocol, load_recipes
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from hebbbench.plasticity.rule import Rule
+
+SUFFIX = {"rules": ".py", "architectures": ".py", "protocols": ".yaml"}
+
+
+def _packages(kind: str) -> list[str]:
+    return [f"hebbbench.{kind}", *sorted(point.value for point in entry_points(group=f"hebbbench.{kind}"))]
+
+
+@lru_cache(maxsize=None)
+def _files(kind: str) -> Mapping[str, tuple[str, Path]]:
+    """name → (package, file) of everything of one kind.
+
+    Raises:
+        HebbBenchError: two packages use one name.
+    """
+    found: dict[str, tuple[str, Path]] = {}
+    for package in _packages(kind):
+        for entry in files(package).iterdir():
+            path = Path(str(entry))
+            if path.suffix != SUFFIX[kind] or path.stem.startswith("_"):
+                continue
+            if path.stem in found:
+                raise HebbBenchError(
+                    f"the name '{path.stem}' is taken twice among {kind}: by {found[path.stem][1]} and by {path}. "
+                    "Rename one."
+                )
+            found[path.stem] = (package, path)
+    return found
+
+
+def _names(kind: str) -> list[str]:
+    return sorted(_files(kind))
+
+
+def protocol_names() -> list[str]:
+    """Every protocol's name, sorted."""
+    return _names("protocols")
+
+
+def rule_names() -> list[str]:
+    """Every rule's name, sorted."""
+    return _names("rules")
+
+
+def architecture_names() -> list[str]:
+    """Every architecture's name, sorted."""
+    return _names("architectures")
+
+
+def protocol(name: str) -> Protocol:
+    """The protocol of that name, or in the YAML file at that path.
+
+    Raises:
+        UnknownNameError: there is none.
+        ProtocolError: its file is not a valid protocol.
+    """
+    if name.endswith((".yaml", ".yml")):
+        return load_protocol(Path(name))
+    known = _files("protocols")
+    if name not in known:
+        raise unknown_name("protocol", name, known, "Or give the path of a .yaml file.")
+    return load_protocol(known[name][1])
+
+
+def rule_path(name: str) -> Path:
+    """The file of a rule given by name or by path.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        RuleError: the path is no file, or its stem is the name of a rule in the registry.
+    """
+    known = _files("rules")
+    if not name.endswith(".py"):
+        if name not in known:
+            raise unknown_name("rule", name, known, "Or give the path of a .py file.")
+        return known[name][1]
+    path = Path(name).resolve()
+    if not path.is_file():
+        raise RuleError(f"there is no rule file {name}.")
+    if path.stem in known and not path.samefile(known[path.stem][1]):
+        raise RuleError(f"the name '{path.stem}' of {name} belongs to the rule {known[path.stem][1]}. Rename your file.")
+    return path
+
+
+def rule(name: str) -> type[Rule]:
+    """The rule class of that name, or in the Python file at that path.
+
+    Raises:
+        RuleError: the file cannot be imported, or does not define exactly one rule.
+    """
+    from hebbbench.plasticity.rule import Rule
+
+    return _only_class(_import("rules", name, rule_path(name)), Rule, "rule", RuleError)
+
+
+def architecture(name: str) -> type[nn.Module]:
+    """The architecture class of that name.
+
+    Raises:
+        UnknownNameError: there is none.
+    """
+    from torch import nn
+
+    known = _files("architectures")
+    if name not in known:
+        raise unknown_name("architecture", name, known)
+    module = _import("architectures", name, known[name][1])
+    return _only_class(module, nn.Module, "architecture", ProtocolError, mark="layout")
+
+
+def _import(kind: str, name: str, path: Path) -> ModuleType:
+    entry = _files(kind).get(path.stem)
+    try:
+        if entry is not None and entry[1] == path:
+            return importlib.import_module(f"{entry[0]}.{path.stem}")
+        module_name = f"hebbbench_outside.{path.stem}"
+        loaded = sys.modules.get(module_name)
+        if loaded is not None and loaded.__file__ == str(path):
+            return loaded
+        spec = importlib.util.spec_from_file_location(module_name, path)
+        if spec is None or spec.loader is None:
+            raise RuleError(f"{path} cannot be imported.")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[module_name] = module
+        try:
+            spec.loader.exec_module(module)
+        except BaseException:
+            del sys.modules[module_name]
+            raise
+        return module
+    except HebbBenchError:
+        raise
+    except Exception as error:
+        raise RuleError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _only_class(
+    module: ModuleType, base: type[Any], kind: str, failure: type[HebbBenchError], mark: str = "__doc__"
+) -> type[Any]:
+    """The one public subclass of `base` that the module itself defines and that has the attribute `mark`."""
+    own = [
+        item
+        for key, item in vars(module).items()
+        if isinstance(item, type) and issubclass(item, base) and item.__module__ == module.__name__
+        and hasattr(item, mark) and not key.startswith("_")
+    ]
+    if len(own) != 1:
+        names = ", ".join(item.__name__ for item in own) or "none"
+        raise failure(f"{module.__file__} must define exactly one public {kind} class; it defines {names}.")
+    return own[0]
+
+
+def recipe(rule_name: str, protocol_name: str) -> Recipe | None:
+    """The rule's recipe for a protocol: the one of that name, else `default`, else none.
+
+    Raises:
+        ProtocolError: the recipe file is malformed.
+    """
+    recipes = load_recipes(rule_path(rule_name).with_suffix(".yaml"))
+    return recipes.get(protocol_name, recipes.get("default"))
+
+
+def recipes(rule_name: str) -> dict[str, Recipe]:
+    """All recipes of a rule, by protocol name."""
+    return load_recipes(rule_path(rule_name).with_suffix(".yaml"))
+
+
+def rule_source_hash(name: str) -> str:
+    """SHA-256 of a rule file's code lines. Comments, blank lines and docstrings do not count: they change no number.
+
+    Built from the text, not from the syntax tree, whose printed form differs between Python versions.
+
+    Raises:
+        RuleError: the file is not valid Python.
+    """
+    path = rule_path(name)
+    text = path.read_text(encoding="utf-8")
+    try:
+        tree = ast.parse(text)
+    except SyntaxError as error:
+        raise RuleError(f"{path} cannot be imported: SyntaxError: {error}") from error
+    lines = text.splitlines()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            row, column = token.start
+            lines[row - 1] = lines[row - 1][:column]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
+            _blank(lines, node.body[0])
+    code = "\n".join(line.rstrip() for line in lines if line.strip())
+    return hashlib.sha256(code.encode()).hexdigest()
+
+
+def _blank(lines: list[str], statement: ast.stmt) -> None:
+    """Cut a statement out of the lines, and leave what shares its first and last one. Columns count UTF-8 bytes."""
+    first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
+    before = lines[first].encode()[: statement.col_offset].decode()
+    after = lines[last].encode()[statement.end_col_offset :].decode()
+    lines[first : last + 1] = [before + after, *[""] * (last - first)]
+
+
+def summary(name: str) -> str:
+    """The first line of a rule's or architecture's file, without importing it.
+
+    Raises:
+        UnknownNameError: there is neither.
+    """
+    known = {**_files("architectures"), **_files("rules")}
+    if name not in known:
+        raise unknown_name("rule or architecture", name, known)
+    text = ast.get_docstring(ast.parse(known[name][1].read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]

@@ -1,0 +1,74 @@
+"""Tables for a terminal or a file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from hebbbench.progress import duration
+from hebbbench.record.schema import Result
+from hebbbench.record.store import result_path
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
+    """Rows under headers; on a terminal the last column wraps to its width."""
+    wrap: list[int | None] | None = None
+    if sys.stdout.isatty() and rows:
+        columns = shutil.get_terminal_size().columns
+        widths = [max(len(str(row[i])) for row in (*rows, headers)) for i in range(len(headers))]
+        wrap = [None] * (len(headers) - 1) + [max(24, columns - sum(widths[:-1]) - 2 * len(headers))]
+    return tabulate(
+        [[str(value) for value in row] for row in rows], headers, tablefmt="simple", disable_numparse=True,
+        maxcolwidths=wrap,
+    )
+
+
+def summary(results: Sequence[Result], folder: Path) -> str:
+    """What a run measured, where it lies, and what to do next."""
+    if not results:
+        return "Nothing to run."
+    body = table(
+        [
+            (
+                result.rule.name,
+                "".join(f"{name}={value} " for name, value in sorted(result.axes.items())) + f"seed {result.seed}",
+                _percent(result, "probe.test.accuracy"),
+                _percent(result, "end_to_end.test.accuracy"),
+                duration(result.cost.train_seconds),
+                duration(result.cost.probe_seconds),
+                f"{1000 * result.cost.step_seconds:.1f} ms" if result.cost.step_seconds is not None else "–",
+                f"{result.cost.peak_memory_bytes / 2**20:.0f} MiB" if result.cost.peak_memory_bytes else "–",
+                result.status,
+            )
+            for result in results
+        ],
+        ["rule", "cell", "probe", "end to end", "training", "probing", "a step", "memory", "status"],
+    )
+    paths = [
+        result_path(folder, result.protocol.name, result.rule.name, result.axes, result.seed) for result in results
+    ]
+    first = results[0]
+    where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {os.path.commonpath(paths)}"
+    other = "bp" if first.rule.name != "bp" else "random"
+    return "\n".join(
+        [
+            "",
+            f"{first.protocol.name} v{first.protocol.version}: accuracy on the test split, read once",
+            "",
+            body,
+            "",
+            f"Result: {where}",
+            f"Next:   hebbbench run --protocol {first.protocol.name} --rule {first.rule.name} --rule {other} --seed all",
+            f"        hebbbench leaderboard --results {folder} --output -",
+        ]
+    )
+
+
+def _percent(result: Result, name: str) -> str:
+    metric = result.metrics.get(name)
+    return f"{100 * metric.value:.2f} %" if metric is not None and metric.value is not None else "–"

@@ -1,0 +1,91 @@
+"""Freezing a body: its normalisation statistics estimated, its features extracted once."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from hebbbench.data.batches import Batches
+from hebbbench.progress import Reporter
+from hebbbench.rng import generator
+from hebbbench.training.learner import Learner, batch_norms
+
+EXTRACT_BATCH = 256
+STATISTICS_BATCH = 500
+
+
+def estimate_statistics(learner: Learner, batches: Batches, indices: Tensor, samples: int) -> None:
+    """Re-estimate the body's batch-norm statistics as the plain average over `samples` training samples.
+
+    The same for every rule, and what makes untrained features comparable: statistics kept while training are an
+    average over the last few batches, and an untrained body has none.
+    """
+    norms = batch_norms(learner.model.body)
+    if not norms or not samples:
+        return
+    learner.model.eval()
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()  # type: ignore[operator]
+        norm.momentum = None  # type: ignore[assignment]
+        norm.train()
+    order = torch.randperm(len(indices), generator=generator(learner.seed, "statistics"))[:samples]
+    with torch.no_grad():
+        for part in indices[order.to(indices.device)].split(STATISTICS_BATCH):
+            if len(part) > 1:
+                learner.model.body(batches.plain(part)[0])
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    learner.model.eval()
+
+
+@contextmanager
+def statistics_kept(learner: Learner) -> Iterator[None]:
+    """Within this context statistics may be re-estimated; behind it the trained ones are back."""
+    kept = {name: buffer.clone() for name, buffer in learner.model.named_buffers()}
+    try:
+        yield
+    finally:
+        for name, buffer in learner.model.named_buffers():
+            buffer.copy_(kept[name])
+
+
+def extract(learner: Learner, batches: Batches, indices: Tensor, reporter: Reporter, scratch: Path) -> Tensor:
+    """The frozen body's features of the indexed samples, (n, features) float32.
+
+    They stay on the device if they fill at most half of its free memory, else in main memory, else in a
+    memory-mapped file under `scratch` that vanishes with the process.
+    """
+    features: Tensor | None = None
+    for start in range(0, len(indices), EXTRACT_BATCH):
+        rows = learner.features(batches.plain(indices[start : start + EXTRACT_BATCH])[0])
+        if features is None:
+            features = _allocate(len(indices), rows.shape[1], learner.device, scratch)
+        features[start : start + len(rows)] = rows
+        reporter.advance(len(rows))
+    if features is None:
+        return torch.empty(0, 0, device=learner.device)
+    return features
+
+
+def _allocate(rows: int, columns: int, device: torch.device, scratch: Path) -> Tensor:
+    size = rows * columns * 4
+    if device.type == "cuda" and size <= torch.cuda.mem_get_info(device)[0] // 2:
+        return torch.empty(rows, columns, device=device)
+    if size <= _free_memory() // 2:
+        return torch.empty(rows, columns)
+    scratch.mkdir(parents=True, exist_ok=True)
+    path = scratch / f"features-{os.getpid()}-{id(device)}.bin"
+    mapped = torch.from_file(str(path), shared=True, size=rows * columns, dtype=torch.float32).view(rows, columns)
+    path.unlink()
+    return mapped
+
+
+def _free_memory() -> int:
+    """Main memory that can be had without swapping, in bytes."""
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

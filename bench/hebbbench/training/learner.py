@@ -1,0 +1,243 @@
+"""One network, the rule attached to it, and the step that changes its weights."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hebbbench import registry
+from hebbbench.cell import Cell
+from hebbbench.errors import ProtocolError, suggestion
+from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.signals import weight_rows
+from hebbbench.protocol import Init
+from hebbbench.rng import derive, generator, torch_seeded
+from hebbbench.training import optimise
+
+Network = Any
+"""An `nn.Module` with a `body`, a `head` and a `layout` (see architectures/); torch types no such thing."""
+
+EXPLODED = 1e8
+"""A weight beyond this has diverged, though it still is a number."""
+
+
+class Learner:
+    """What a cell trains.
+
+    Args:
+        cell: the cell, which decides network, rule, recipe and seed.
+        shape: of an image, (height, width, channels).
+        classes: number of classes.
+        device: where it lives.
+
+    Raises:
+        HebbBenchError: the architecture's options, the plastic layers or the recipe do not fit together.
+    """
+
+    def __init__(self, cell: Cell, shape: tuple[int, int, int], classes: int, device: torch.device) -> None:
+        work, recipe = cell.work, cell.recipe
+        rule = registry.rule(cell.rule)
+        with torch_seeded(cell.seed, "initialisation"):
+            self.model = build_model(work.architecture.name, recipe.architecture, shape, classes)
+        self.end_to_end = rule.end_to_end()
+        patterns = work.plastic if self.end_to_end else work.plastic_unsupervised or work.plastic
+        self.plasticity = Plasticity(self.model, patterns, rule, recipe.hyperparameters)
+        initialise(self.plasticity.weights(), recipe.training.init, cell.seed)
+        self.model.to(device)
+        if self.model.layout == "image":
+            self.model.to(memory_format=torch.channels_last)
+        for layer in self.plasticity.layers:
+            layer.state = {name: value.to(device) for name, value in layer.state.items()}
+        self.seed = cell.seed
+        self.device = device
+        self.annealing = recipe.training.annealing
+        self.optimizers = self._optimizers(cell)
+        self.has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+        self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
+        # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
+        self.stop_after_last = work.probe.statistics_samples > 0
+
+    def _optimizers(self, cell: Cell) -> list[torch.optim.Optimizer]:
+        training = cell.recipe.training
+        plastic = self.plasticity.weights()
+        names = [layer.name for layer in self.plasticity.layers]
+        optimizers = [optimise.build(training.optimizer, plastic, optimise.rates(training.optimizer, names))]
+        if self.end_to_end:
+            governed = {id(weight) for weight in plastic}
+            others = [parameter for parameter in self.model.parameters() if id(parameter) not in governed]
+            spec = training.rest or training.optimizer
+            if isinstance(spec.lr, list):
+                raise ProtocolError("optimizer.lr is a list, one a plastic layer; give the other parameters' rate as rest.lr.")
+            optimizers.append(optimise.build(spec, others, [spec.lr] * len(others)))
+        return optimizers
+
+    def step(self, x: Tensor, labels: Tensor, number: int, done: float, only: int | None = None) -> Tensor | None:
+        """One update from one batch.
+
+        Args:
+            x: input batch, (N, …); labels: class indices, (N,).
+            number: of the step in the cell, the counter of its randomness.
+            done: fraction of the stage's steps before this one, for annealing.
+            only: index of the one plastic layer that learns; all if None.
+
+        Returns:
+            The mean cross-entropy, a scalar tensor on the device, or None for a rule without a task loss.
+        """
+        self._train_mode(only)
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss = self._end_to_end_pass(x, labels, number, only) if self.end_to_end else self._local_pass(x, labels, only)
+        optimise.anneal(self.optimizers, self.annealing, done)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        return loss
+
+    def _end_to_end_pass(self, x: Tensor, labels: Tensor, number: int, only: int | None) -> Tensor:
+        needs_gradient = self.plasticity.moment == "backward"
+        if self.has_dropout:
+            torch.manual_seed(derive(self.seed, "dropout", number))
+        with self.plasticity.learning(labels, only):
+            with nullcontext() if needs_gradient else torch.no_grad():
+                features = self.model.body(x)
+            logits = self.model.head(features)
+            loss = F.cross_entropy(logits, labels)
+            if self.plasticity.wants_error:
+                self.plasticity.on_error(logits.detach().softmax(1) - F.one_hot(labels, logits.shape[1]))
+            loss.backward()
+        return loss.detach()
+
+    def _local_pass(self, x: Tensor, labels: Tensor, only: int | None) -> None:
+        with torch.no_grad(), self.plasticity.learning(labels, only, self.stop_after_last or only is not None):
+            self.model.body(x)
+
+    def _train_mode(self, only: int | None) -> None:
+        """Normalisation layers in front of a frozen layer use their running statistics."""
+        self.model.train()
+        if only is not None:
+            for norm, layer in self.norms_before:
+                norm.train(layer == only)
+
+    @torch.inference_mode()
+    def logits(self, x: Tensor) -> Tensor:
+        """The frozen network's output (N, classes)."""
+        self.model.eval()
+        return self.model(x)
+
+    @torch.inference_mode()
+    def features(self, x: Tensor) -> Tensor:
+        """The frozen body's output (N, features)."""
+        self.model.eval()
+        return self.model.body(x).flatten(1)
+
+    def diverged(self) -> tuple[str, str] | None:
+        """The first parameter that is no number or has exploded, and which of the two; None if all is well.
+
+        Waits for the device once.
+        """
+        named = dict(self.model.named_parameters())
+        largest = torch.stack([parameter.detach().abs().max() for parameter in named.values()]).tolist()
+        for name, value in zip(named, largest, strict=True):
+            if not math.isfinite(value):
+                return name, "a weight is not a finite number"
+            if value > EXPLODED:
+                return name, f"a weight reached {value:.3g}"
+        return None
+
+    def digest(self) -> str:
+        """SHA-256 of the body's parameters and buffers, bit by bit."""
+        sha = hashlib.sha256()
+        for name, tensor in sorted(self.model.body.state_dict().items()):
+            sha.update(name.encode())
+            sha.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        return sha.hexdigest()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything a later process needs to go on with the same bits."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "rule": self.plasticity.state_dict(),
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.model.load_state_dict(saved["model"])
+        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.plasticity.load_state_dict(saved["rule"])
+
+
+def build_model(name: str, options: dict[str, object], shape: tuple[int, int, int], classes: int) -> Network:
+    """The architecture of that name for images (height, width, channels).
+
+    Raises:
+        ProtocolError: an option does not exist, or the network cannot be built with these.
+    """
+    kind = registry.architecture(name)
+    known = [key for key in inspect.signature(kind).parameters if key not in ("input_shape", "classes")]
+    for option in options:
+        if option not in known:
+            raise ProtocolError(f"architecture '{name}' has no option '{option}'. {suggestion(option, known)}")
+    height, width, channels = shape
+    try:
+        return kind(input_shape=(channels, height, width), classes=classes, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ProtocolError(
+            f"architecture '{name}' cannot be built with {options} for {height}×{width}×{channels} images: {error}"
+        ) from error
+
+
+def initialise(weights: list[nn.Parameter], init: Init, seed: int) -> None:
+    """Draw the plastic weights anew, unless the architecture's own draw stands. Laws: see `Init`."""
+    if init.radius is None:
+        return
+    for index, weight in enumerate(weights):
+        fan_in = weight_rows(weight.detach()).shape[1]
+        source = generator(seed, "plastic initialisation", index)
+        with torch.no_grad():
+            if init.law == "normal":
+                weight.normal_(0, init.radius / math.sqrt(fan_in), generator=source)
+            else:
+                weight.uniform_(0, math.sqrt(3 * init.radius**2 / fan_in), generator=source)
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The model's batch-norm layers, the only ones with running statistics."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def normalisations_before(
+    model: Network, plasticity: Plasticity, shape: tuple[int, int, int], device: torch.device
+) -> list[tuple[nn.Module, int]]:
+    """Each batch norm with the index of the plastic layer it stands before (the number of layers if behind all).
+
+    Found by running a blank image once in inference mode and watching the order of the calls.
+    """
+    norms = batch_norms(model)
+    plastic = [layer.module for layer in plasticity.layers]
+    passed = 0
+    before: dict[int, int] = {}
+
+    def note(module: nn.Module, _inputs: object) -> None:
+        nonlocal passed
+        if any(module is layer for layer in plastic):
+            passed += 1
+        else:
+            before.setdefault(id(module), passed)
+
+    handles = [module.register_forward_pre_hook(note) for module in (*norms, *plastic)]
+    height, width, channels = shape
+    blank = torch.zeros(1, channels, height, width, device=device)
+    model.eval()
+    with torch.no_grad():
+        model(blank if model.layout == "image" else blank.flatten(1))
+    for handle in handles:
+        handle.remove()
+    return [(norm, before.get(id(norm), len(plastic))) for norm in norms]

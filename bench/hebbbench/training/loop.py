@@ -1,0 +1,194 @@
+"""The training loop: stages, epochs, steps; curves, checks and checkpoints. It knows no rule."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hebbbench.data.batches import Batches
+from hebbbench.errors import HebbBenchError, RunInterrupted
+from hebbbench.progress import Reporter, duration
+from hebbbench.protocol import Training
+from hebbbench.rng import generator
+from hebbbench.training.checkpoint import Checkpoint
+from hebbbench.training.interrupt import StopRequest
+from hebbbench.training.learner import Learner
+
+CHECK_EVERY = 50
+"""Steps between two looks at the weights; each look waits for the device once."""
+
+ESTIMATE_AFTER = 10
+"""Steps measured before the first estimate of the whole, the very first (which warms caches) left out."""
+
+
+class Diverged(HebbBenchError):
+    """Training left the numbers. A result in itself, recorded with its step and layer."""
+
+    def __init__(self, step: int, layer: str, why: str) -> None:
+        super().__init__(f"diverged at or up to {CHECK_EVERY} steps before step {step}, in {layer}: {why}")
+        self.step = step
+        self.layer = layer
+
+
+@dataclass
+class State:
+    """How far training has come. Everything in it survives a checkpoint."""
+
+    stage: int = 0
+    epoch: int = 0
+    batch: int = 0
+    step: int = 0
+    samples: int = 0
+    seconds: float = 0.0
+    loss: float = 0.0
+    resumed: int = 0
+    curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def record(self, curve: str, x: float, y: float) -> None:
+        """Add a point to a curve."""
+        self.curves.setdefault(curve, []).append((x, y))
+
+
+class Loop:
+    """Trains a learner on the training samples, from wherever `state` says.
+
+    Args:
+        indices: of the training samples within `batches`, (n,) on the device.
+        validate: accuracy on the validation split, or None where nothing can be validated.
+        keep: what else a checkpoint must hold.
+    """
+
+    def __init__(
+        self,
+        learner: Learner,
+        batches: Batches,
+        indices: Tensor,
+        training: Training,
+        state: State,
+        checkpoint: Checkpoint,
+        stop: StopRequest,
+        reporter: Reporter,
+        validate: Callable[[], float] | None,
+    ) -> None:
+        self.learner = learner
+        self.batches = batches
+        self.indices = indices
+        self.training = training
+        self.state = state
+        self.checkpoint = checkpoint
+        self.stop = stop
+        self.reporter = reporter
+        self.validate = validate
+        self.per_epoch = _batches_per_epoch(len(indices), training.batch_size)
+        self.stages = len(learner.plasticity.layers) if training.schedule == "layerwise" else 1
+        self.total = self.stages * training.epochs * self.per_epoch
+
+    def run(self) -> None:
+        """Train to the end.
+
+        Raises:
+            Diverged: a weight is no number, or exploded.
+            RunInterrupted: a stop was asked for; the checkpoint holds everything up to the last whole step.
+        """
+        state = self.state
+        if self.total == 0:
+            return
+        self.reporter.phase("training", self.total, state.step)
+        while state.stage < self.stages:
+            while state.epoch < self.training.epochs:
+                self._epoch()
+                state.epoch, state.batch = state.epoch + 1, 0
+            state.stage, state.epoch = state.stage + 1, 0
+        self._check()
+
+    def _epoch(self) -> None:
+        state, size = self.state, self.training.batch_size
+        passed = state.stage * self.training.epochs + state.epoch
+        order = torch.randperm(len(self.indices), generator=generator(self.learner.seed, "order", passed))
+        order = self.indices[order.to(self.indices.device)]
+        only = state.stage if self.training.schedule == "layerwise" else None
+        stage_steps = self.training.epochs * self.per_epoch
+        loss_sum = torch.tensor(state.loss, dtype=torch.float64, device=self.learner.device)
+        began = time.perf_counter()
+        for batch in range(state.batch, self.per_epoch):
+            source = generator(self.learner.seed, "augmentation", state.step)
+            x, labels = self.batches.batch(order[batch * size : (batch + 1) * size], source)
+            done = (state.epoch * self.per_epoch + batch) / stage_steps
+            loss = self.learner.step(x, labels, state.step, done, only)
+            if loss is not None:
+                loss_sum += loss
+            state.batch, state.step, state.samples = batch + 1, state.step + 1, state.samples + len(labels)
+            self.reporter.advance()
+            if state.step % CHECK_EVERY == 0:
+                self._check()
+            if self.stop.asked or self.checkpoint.due():
+                state.seconds += self._elapsed(began)
+                began = time.perf_counter()
+                state.loss = loss_sum.item()
+                self._save()
+            self._estimate(began)
+        state.seconds += self._elapsed(began)
+        state.loss = 0.0
+        self._close_epoch(passed + 1, loss_sum.item() / self.per_epoch)
+
+    def _close_epoch(self, epochs: int, loss: float) -> None:
+        """Put the epoch's figures on the curves. x counts epochs over all stages."""
+        note = ""
+        if self.learner.end_to_end:
+            self.state.record("train.loss", epochs, loss)
+            note = f"loss {loss:.3f}"
+        if self.validate is not None and self.learner.end_to_end:
+            accuracy = self.validate()
+            self.state.record("end_to_end.validation.accuracy", epochs, accuracy)
+            note += f" · validation {100 * accuracy:.1f} %"
+        self.reporter.advance(0, note)
+
+    def _check(self) -> None:
+        found = self.learner.diverged()
+        if found is not None:
+            raise Diverged(self.state.step, *found)
+
+    def _elapsed(self, began: float) -> float:
+        if self.learner.device.type == "cuda":
+            torch.cuda.synchronize(self.learner.device)
+        return time.perf_counter() - began
+
+    def _estimate(self, began: float) -> None:
+        """After the first steps, say how long the whole will take."""
+        if self.state.resumed == 0 and self.state.step == 1:
+            self._first = self._elapsed(began)
+        if self.state.resumed == 0 and self.state.step == ESTIMATE_AFTER:
+            step = (self._elapsed(began) - self._first) / (ESTIMATE_AFTER - 1)
+            left = step * (self.total - ESTIMATE_AFTER)
+            if left > 20:
+                self.reporter.say(
+                    f"  training will take about {duration(left)} on {self.learner.device.type}: {self.total} steps, "
+                    f"{1000 * step:.0f} ms each (measured over {ESTIMATE_AFTER - 1}); the probe follows"
+                )
+
+    def _save(self) -> None:
+        self.checkpoint.save({"state": asdict(self.state), "learner": self.learner.state_dict(), "probe": None})
+        if self.stop.asked:
+            raise RunInterrupted(
+                f"stopped after step {self.state.step} of {self.total}. Run the same command again to go on from there."
+            )
+
+
+def _batches_per_epoch(samples: int, size: int) -> int:
+    """Batches in an epoch. A last batch of one sample is left out: no statistic can be taken over it."""
+    full, rest = divmod(samples, size)
+    return full + (rest > 1)
+
+
+def restore(saved: dict[str, Any], learner: Learner) -> State:
+    """Take learner and state back from a checkpoint."""
+    learner.load_state_dict(saved["learner"])
+    state = State(**saved["state"])
+    state.curves = {name: [(x, y) for x, y in points] for name, points in state.curves.items()}
+    state.resumed += 1
+    return state

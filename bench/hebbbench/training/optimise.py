@@ -1,0 +1,49 @@
+"""Optimizers and annealing: what turns a rule's direction into a step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from hebbbench.errors import ProtocolError
+from hebbbench.protocol import Optimizer
+
+
+def rates(spec: Optimizer, layers: list[str]) -> list[float]:
+    """The learning rate of each plastic layer.
+
+    Raises:
+        ProtocolError: a list of rates has another length than the layers.
+    """
+    if not isinstance(spec.lr, list):
+        return [spec.lr] * len(layers)
+    if len(spec.lr) != len(layers):
+        raise ProtocolError(
+            f"optimizer.lr = {spec.lr} has {len(spec.lr)} values for {len(layers)} plastic layers "
+            f"({', '.join(layers)}). Give one value, or one a layer."
+        )
+    return spec.lr
+
+
+def build(spec: Optimizer, parameters: list[nn.Parameter], lrs: list[float]) -> torch.optim.Optimizer:
+    """The optimizer of `parameters`, each with its own rate; the rate is kept as `base` for annealing."""
+    groups: list[dict[str, Any]] = [
+        {"params": [parameter], "lr": lr, "base": lr} for parameter, lr in zip(parameters, lrs, strict=True)
+    ]
+    if spec.name == "sgd":
+        return torch.optim.SGD(
+            groups, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay
+        )
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
+    return kind(groups, weight_decay=spec.weight_decay)
+
+
+def anneal(optimizers: list[torch.optim.Optimizer], law: str, done: float) -> None:
+    """Set every rate for the step at fraction `done` of the training: constant, cosine to 0, or linear to 0."""
+    factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[law]
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["base"] * factor

@@ -1,0 +1,127 @@
+"""The linear probe: one read-out, the same for every rule, trained on frozen features."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hebbbench.progress import Reporter
+from hebbbench.protocol import Probe
+from hebbbench.rng import generator, torch_seeded
+
+SCORE_BATCH = 2000
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Features (n, F) and their classes (n,)."""
+
+    features: Tensor
+    labels: Tensor
+
+
+class LinearProbe:
+    """A linear classifier trained by Adam on cross-entropy, with dropout on the features.
+
+    Args:
+        spec: the protocol's probe.
+        features: number of features; classes: number of classes.
+        seed: the cell's; the draws are the purposes "probe", "probe order" and "probe dropout".
+        device: where it is trained.
+    """
+
+    def __init__(self, spec: Probe, features: int, classes: int, seed: int, device: torch.device) -> None:
+        self.spec = spec
+        self.seed = seed
+        self.device = device
+        with torch_seeded(seed, "probe"):
+            self.linear = nn.Linear(features, classes)
+        self.linear.to(device)
+        self.optimizer = torch.optim.Adam(self.linear.parameters(), lr=spec.lr, weight_decay=spec.weight_decay)
+        self.epoch = 0
+        self.curve: list[tuple[float, float]] = []
+
+    def rate(self) -> float:
+        """The learning rate of the current epoch: halved at each of the spec's fractions of the epochs."""
+        return self.spec.lr * 0.5 ** sum(self.epoch >= mark * self.spec.epochs for mark in self.spec.halve_at)
+
+    def train_epoch(self, train: Labelled) -> None:
+        """One pass over the training features in a fresh order."""
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.rate()
+        order = torch.randperm(len(train.labels), generator=generator(self.seed, "probe order", self.epoch))
+        source = generator(self.seed, "probe dropout", self.epoch, device=self.device)
+        home = train.features.device
+        for part in order.split(self.spec.batch_size):
+            x = train.features.index_select(0, part.to(home)).to(self.device, non_blocking=True)
+            labels = train.labels[part.to(train.labels.device)]
+            self.optimizer.zero_grad(set_to_none=True)
+            F.cross_entropy(self.linear(drop(x, self.spec.dropout, source)), labels).backward()
+            self.optimizer.step()
+        self.epoch += 1
+
+    @torch.inference_mode()
+    def accuracy(self, data: Labelled) -> float:
+        """Fraction of samples classified correctly."""
+        correct = torch.zeros((), dtype=torch.int64, device=self.device)
+        for start in range(0, len(data.labels), SCORE_BATCH):
+            x = data.features[start : start + SCORE_BATCH].to(self.device)
+            correct += (self.linear(x).argmax(1) == data.labels[start : start + SCORE_BATCH]).sum()
+        return correct.item() / len(data.labels)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on at the current epoch."""
+        return {
+            "linear": self.linear.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "epoch": self.epoch,
+            "curve": self.curve,
+        }
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.linear.load_state_dict(saved["linear"])
+        self.optimizer.load_state_dict(saved["optimizer"])
+        self.epoch = saved["epoch"]
+        self.curve = [(x, y) for x, y in saved["curve"]]
+
+
+def drop(x: Tensor, probability: float, source: torch.Generator) -> Tensor:
+    """Dropout in place, one random byte an entry: `probability` is rounded to 1/256 (0.5 is exact).
+
+    Eight entries share one 64-bit draw, because the serial generator, not the arithmetic, is what takes time.
+    """
+    threshold = round(probability * 256)
+    if threshold == 0:
+        return x
+    words = torch.empty((x.numel() + 7) // 8, dtype=torch.int64, device=x.device)
+    draws = words.random_(-(2**63), None, generator=source).view(torch.uint8)[: x.numel()].view_as(x)
+    return x.mul_(draws.ge(threshold)).mul_(256 / (256 - threshold))
+
+
+def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring features to zero mean and unit variance on the training split, in place; constant ones become 0.
+
+    Returns:
+        Mean and scale, (F,) each, to treat later features alike: (x − mean) · scale.
+    """
+    deviation, mean = torch.std_mean(train, dim=0, correction=0)
+    scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation, torch.zeros_like(deviation))
+    for features in (train, *others):
+        features.sub_(mean).mul_(scale)
+    return mean, scale
+
+
+def fit(probe: LinearProbe, train: Labelled, validation: Labelled | None, reporter: Reporter) -> None:
+    """Train one epoch and put its validation accuracy on the curve."""
+    probe.train_epoch(train)
+    note = ""
+    if validation is not None:
+        accuracy = probe.accuracy(validation)
+        probe.curve.append((probe.epoch, accuracy))
+        note = f"validation {100 * accuracy:.1f} %"
+    reporter.advance(1, note)

@@ -1,0 +1,109 @@
+"""Searching a recipe on the validation split. The test split stays closed, and the cost is written down."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from hebbbench import registry
+from hebbbench.cell import cells
+from hebbbench.protocol import Protocol, Recipe, Search
+from hebbbench.training.run import Settings, run_cell
+from hebbbench.progress import Silent
+from hebbbench.errors import ProtocolError
+from hebbbench.validation import canonical_json, parse_values, validate
+
+TUNING_SEEDS = (1000, 1001, 1002)
+"""Seeds of the search; no protocol ranks them."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One point of the search: what was chosen, and the mean validation accuracy over the tuning seeds."""
+
+    choice: dict[str, Any]
+    score: float | None
+    reason: str | None
+
+
+def search(
+    protocol: Protocol,
+    rule: str,
+    space: dict[str, list[Any]],
+    settings: Settings,
+    seeds: tuple[int, ...] = TUNING_SEEDS,
+    tell: Callable[[Trial], None] = lambda trial: None,
+) -> tuple[Recipe, list[Trial]]:
+    """Every combination of `space` on the validation split; the best as a recipe that says what it cost.
+
+    Args:
+        space: dotted recipe keys, such as optimizer.lr or hyperparameters.temperature, and the values to try.
+            The rule's own recipe for the protocol gives everything else.
+        tell: called after each trial.
+
+    Returns:
+        The best recipe, and all trials.
+
+    Raises:
+        ProtocolError: a key does not exist or is frozen, or no trial could be scored.
+    """
+    began = time.perf_counter()
+    own = registry.recipe(rule, protocol.name) or Recipe(provenance="default")
+    base = own.model_dump(mode="json", exclude_none=True, exclude={"provenance", "source", "search"})
+    trials = []
+    for values in product(*space.values()):
+        choice = dict(zip(space, values, strict=True))
+        recipe = _with(protocol, base, choice)
+        scores, reason = [], None
+        for cell in cells(protocol, [rule], list(seeds), {}, recipe):
+            result = run_cell(cell, None, settings, Silent(), read_test=False)
+            metric = result.metrics.get(protocol.headline.replace(".test.", ".validation."))
+            if metric is None or metric.value is None:
+                reason = result.reason
+                break
+            scores.append(metric.value)
+        trials.append(Trial(choice, sum(scores) / len(scores) if reason is None else None, reason))
+        tell(trials[-1])
+    best = max((trial for trial in trials if trial.score is not None), key=lambda trial: trial.score or 0, default=None)
+    if best is None:
+        raise ProtocolError(f"no trial of rule '{rule}' could be scored; the last said: {trials[-1].reason}.")
+    ledger = Search(
+        trials=len(trials) * len(seeds),
+        seconds=round(time.perf_counter() - began, 1),
+        split="validation",
+        space="; ".join(f"{key} in {canonical_json(values)}" for key, values in space.items()),
+    )
+    chosen = _with(protocol, base, best.choice)
+    return chosen.model_copy(update={"provenance": "searched", "search": ledger}), trials
+
+
+def _with(protocol: Protocol, base: dict[str, Any], choice: dict[str, Any]) -> Recipe:
+    """`base` with the chosen values; a section the recipe lacks starts from the protocol's."""
+    plain: dict[str, Any] = {"provenance": "default", **base}
+    training = protocol.training.model_dump(mode="json", exclude_none=True)
+    for key, value in choice.items():
+        section, _, field = key.partition(".")
+        if not field:
+            plain[section] = value
+            continue
+        plain[section] = {**(plain.get(section) or training.get(section) or {}), field: value}
+    return validate(Recipe, plain, "search")
+
+
+def parse_space(texts: list[str]) -> dict[str, list[Any]]:
+    """The search space from the command line: key=v1,v2,… with values as YAML writes them.
+
+    Raises:
+        ProtocolError: a text has no key or no value.
+    """
+    space: dict[str, list[Any]] = {}
+    for text in texts:
+        key, _, values = text.partition("=")
+        parsed = parse_values(values)
+        if not key or not parsed:
+            raise ProtocolError(f"--try '{text}' is not key=v1,v2,… such as optimizer.lr=0.01,0.1.")
+        space[key] = parsed
+    return space

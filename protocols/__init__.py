@@ -1,0 +1,1 @@
+"""One YAML file a protocol. Found by file name."""

@@ -1,0 +1,212 @@
+"""Architectures: the published parameter counts and sizes, a body and a head, no knowledge of rules."""
+
+from __future__ import annotations
+
+import ast
+
+import pytest
+import references
+import torch
+from hebbbench import registry
+from hebbbench.architectures.deephebb import Triangle
+from hebbbench.errors import UnknownNameError
+from torch import Tensor, nn
+
+CIFAR = (3, 32, 32)
+NAMES = registry.architecture_names()
+
+
+def build(name: str, input_shape: tuple[int, int, int] = CIFAR, classes: int = 10, **options) -> nn.Module:
+    return registry.architecture(name)(input_shape, classes, **options).eval()
+
+
+def batch(model: nn.Module, input_shape: tuple[int, int, int] = CIFAR) -> Tensor:
+    x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
+    return x.flatten(1) if model.layout == "flat" else x
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def shapes(model: nn.Module, input_shape: tuple[int, int, int] = CIFAR) -> dict[str, tuple[int, ...]]:
+    """Output shape, without the batch, of every module of the body."""
+    result, x = {}, batch(model, input_shape)
+    for name, module in model.body.named_children():
+        x = module(x)
+        result[name] = tuple(x.shape[1:])
+    return result
+
+
+# The contract
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_is_its_body_then_its_head(name):
+    model = build(name)
+    x = batch(model)
+    with torch.no_grad():
+        features = model.body(x)
+        assert torch.equal(model(x), model.head(features))
+    assert features.dim() == 2
+    assert model(x).shape == (2, 10)
+    assert count(model) == count(model.body) + count(model.head)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_read_out_has_as_many_outputs_as_classes(name):
+    assert build(name, classes=7)(batch(build(name))).shape == (2, 7)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_layout_says_how_the_input_arrives(name):
+    assert registry.architecture(name).layout in ("image", "flat")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_architecture_file_knows_torch_alone(name):
+    path = registry._files("architectures")[name][1]
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom):
+            assert not str(node.module).startswith("hebbbench")
+        elif isinstance(node, ast.Import):
+            assert not any(alias.name.startswith("hebbbench") for alias in node.names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_architecture_is_a_function_of_the_seed(name):
+    def weights() -> list[Tensor]:
+        torch.manual_seed(5)
+        return list(build(name).state_dict().values())
+
+    assert all(torch.equal(a, b) for a, b in zip(weights(), weights(), strict=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_option_has_a_default_and_a_line_of_description(name):
+    architecture = registry.architecture(name)
+    assert registry.summary(name)
+    assert architecture.__doc__
+    assert build(name) is not None
+
+
+def test_an_unknown_architecture_is_refused_with_the_nearest():
+    with pytest.raises(UnknownNameError, match=r"no architecture 'depheb'. Did you mean 'deephebb'\?"):
+        registry.architecture("depheb")
+
+
+# DeepHebb
+
+
+def test_deephebb_has_the_published_number_of_weights():
+    model = build("deephebb")
+    convolutions = [count(module) for module in model.body.modules() if isinstance(module, nn.Conv2d)]
+    assert convolutions == [7200, 331776, 5308416]
+    assert count(model.head) == 245770
+    assert count(model) == 7200 + 331776 + 5308416 + 245770
+
+
+def test_deephebb_has_the_published_sizes():
+    size = shapes(build("deephebb"))
+    assert size["conv1"] == (96, 32, 32)
+    assert size["pool1"] == (96, 16, 16)
+    assert size["pool2"] == (384, 8, 8)
+    assert size["pool3"] == (1536, 4, 4)
+    assert size["flatten"] == (24576,)
+
+
+def test_each_deephebb_block_is_norm_conv_activation_pool():
+    model = build("deephebb", widths=(4, 5, 6), activation="triangle", padding="reflect")
+    kinds = [type(module).__name__ for module in model.body]
+    assert kinds == [
+        *("BatchNorm2d", "Conv2d", "Triangle", "MaxPool2d"),
+        *("BatchNorm2d", "Conv2d", "Triangle", "MaxPool2d"),
+        *("BatchNorm2d", "Conv2d", "Triangle", "AvgPool2d"),
+        "Flatten",
+    ]
+    assert [m.power for m in model.body if isinstance(m, Triangle)] == [0.7, 1.4, 1.0]
+    assert {m.padding_mode for m in model.body if isinstance(m, nn.Conv2d)} == {"reflect"}
+    assert not [p for m in model.body if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
+    assert model.head.dropout.p == 0.5
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 8), (1, 28, 28), (3, 96, 96), (3, 32, 16)], ids=str)
+def test_deephebb_takes_other_sizes(shape):
+    model = build("deephebb", shape, widths=(4, 5, 6))
+    assert model(batch(model, shape)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("power", [0.7, 1.0, 1.4])
+def test_triangle_is_its_naive_loop(power):
+    u = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0)).double()
+    torch.testing.assert_close(Triangle(power)(u), references.triangle(u, power), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.7, 1.0, 1.4])
+def test_triangle_passes_a_finite_gradient_where_it_is_zero(power):
+    u = torch.tensor([-1.0, 0.0, 0.0, 1.0]).view(1, 4, 1, 1).requires_grad_()
+    Triangle(power)(u).sum().backward()
+    assert torch.isfinite(u.grad).all()
+
+
+# FastHebb
+
+
+def test_fasthebb_has_about_ten_million_weights_most_of_them_in_the_wide_layer():
+    model = build("fasthebb")
+    assert count(model) == 10_271_786
+    assert count(model.body.fc5) / count(model) == pytest.approx(0.92, abs=0.005)
+
+
+def test_fasthebb_has_the_published_sizes():
+    size = shapes(build("fasthebb"))
+    assert size["norm1"] == (96, 14, 14)
+    assert size["norm2"] == (128, 12, 12)
+    assert size["norm3"] == (192, 5, 5)
+    assert size["norm4"] == (256, 3, 3)
+    assert size["flatten"] == (2304,)
+    assert size["norm5"] == (4096,)
+
+
+def test_fasthebb_normalises_last_and_only_the_wide_layers_norm_learns():
+    body = build("fasthebb", widths=(2, 3, 4, 5), hidden=6).body
+    names = [name for name, _ in body.named_children()]
+    assert names[:4] == ["conv1", "act1", "pool1", "norm1"]
+    assert names[4:7] == ["conv2", "act2", "norm2"]
+    assert [f"norm{i}" for i in range(1, 6) if list(body.get_submodule(f"norm{i}").parameters())] == ["norm5"]
+    assert all(m.bias is None for m in body if isinstance(m, nn.Conv2d))
+    assert body.fc5.bias is not None
+
+
+def test_fasthebb_takes_the_smallest_input_it_promises():
+    model = build("fasthebb", (3, 26, 26), widths=(2, 3, 4, 5), hidden=6)
+    assert model(batch(model, (3, 26, 26))).shape == (2, 10)
+
+
+# MLP
+
+
+def test_mlp_has_no_biases_but_in_its_head():
+    model = build("mlp", (1, 28, 28), widths=(30, 20))
+    assert count(model.body) == 784 * 30 + 30 * 20
+    assert count(model.head) == 20 * 10 + 10
+
+
+@pytest.mark.parametrize(
+    ("norm", "kinds"),
+    [
+        ("batch", ["BatchNorm1d", "Linear", "ReLU"]),
+        ("layer", ["LayerNorm", "Linear", "ReLU"]),
+        ("none", ["Linear", "ReLU"]),
+    ],
+)
+def test_mlp_normalises_before_each_layer_without_affine(norm, kinds):
+    model = build("mlp", (1, 8, 8), widths=(7, 6), norm=norm)
+    assert [type(module).__name__ for module in model.body] == kinds * 2
+    assert all(name.startswith("fc") for name, _ in model.body.named_parameters())
+
+
+def test_mlp_may_use_tanh():
+    model = build("mlp", (1, 8, 8), widths=(7,), activation="tanh")
+    assert isinstance(model.body.act1, nn.Tanh)
+    assert model.body(batch(model, (1, 8, 8))).abs().max() < 1
