@@ -29,7 +29,7 @@ VALID: dict[str, Any] = {
         "rest": {"lr": 0.01},
         "init": {"law": "normal", "radius": 25.0},
     },
-    "free": ["epochs", "optimizer", "architecture.norm"],
+    "free": ["epochs", "optimizer", "architecture.norm", "architecture.dropout"],
     "budget": {"epochs": 10},
     "seeds": [0, 1, 2],
     "probe": {"epochs": 10, "batch_size": 64, "lr": 0.001, "halve_at": [0.5], "statistics_samples": 100},
