@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from PIL import Image
+
 from hebbbench.data.spec import DatasetSpec
 from hebbbench.data.split import Split
-from PIL import Image
 
 GREY = DatasetSpec(
     name="tiny-grey",

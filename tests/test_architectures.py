@@ -5,12 +5,13 @@ from __future__ import annotations
 import ast
 
 import pytest
-import references
 import torch
+from torch import Tensor, nn
+
+import references
 from hebbbench import registry
 from hebbbench.architectures.deephebb import Triangle
 from hebbbench.errors import UnknownNameError
-from torch import Tensor, nn
 
 CIFAR = (3, 32, 32)
 NAMES = registry.architecture_names()

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from board_fixtures import (
     DIGITS,
     PROTOCOLS,

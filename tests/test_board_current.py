@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from board_fixtures import DATA_DIGEST, DIGITS, RULES, WIDTHS, code, make_result, make_sources, store_all
 from hebbbench.board import render, sift
 from hebbbench.board.validate import findings

@@ -6,8 +6,9 @@ import itertools
 import random
 
 import pytest
-from hebbbench.board.statistics import Tier, holm, paired, summarise, tiers
 from scipy import stats
+
+from hebbbench.board.statistics import Tier, holm, paired, summarise, tiers
 
 
 def draw(seed: int, n: int, mean: float = 0.9, spread: float = 0.01) -> dict[int, float]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from data_fixtures import COLOUR, GREY, samples, shuffled, write_parquet
 from hebbbench import data
 from hebbbench.data import identity, places

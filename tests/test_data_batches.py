@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torchvision.transforms import functional as reference
+
 from hebbbench.data.batches import Batches, order
 from hebbbench.errors import DataError
-from torchvision.transforms import functional as reference
 
 MEAN, STD = (0.49, 0.48, 0.45), (0.25, 0.24, 0.26)
 

@@ -9,11 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
 from hebbbench import Pre, Rule, hebb, registry
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, UnknownNameError
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.rule import SIGNALS
-from torch import Tensor, nn
 
 LABELS = torch.tensor([0, 1, 2, 1])
 

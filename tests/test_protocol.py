@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+
 from hebbbench import registry
 from hebbbench.errors import ProtocolError, UnknownNameError
 from hebbbench.protocol import Protocol, Recipe, RecipeFile, load_protocol, load_recipes, resolve
@@ -433,7 +434,7 @@ def test_a_recipe_that_touches_what_is_frozen_is_refused_by_name(fields, entry):
     with pytest.raises(ProtocolError) as caught:
         resolve(make(), recipe(**fields), "softhebb")
     assert f"of rule 'softhebb' sets '{entry}', which protocol 'toy' v1 freezes" in str(caught.value)
-    assert "Free: epochs, optimizer, architecture.norm." in str(caught.value)
+    assert "Free: epochs, optimizer, architecture.norm, architecture.dropout." in str(caught.value)
 
 
 def test_a_recipe_may_not_spend_more_than_the_budget():

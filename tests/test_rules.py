@@ -8,15 +8,16 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-import hebbbench
 import pytest
-import references
 import torch
 import torch.nn.functional as F
+from torch import Tensor, nn
+
+import hebbbench
+import references
 from hebbbench import layer_max, losers_flipped, registry, soft_wta
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.attach import Plasticity
-from torch import Tensor, nn
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}

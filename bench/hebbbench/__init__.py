@@ -32,7 +32,7 @@ _PUBLIC = {
     "soft_wta": "hebbbench.plasticity.competition",
 }
 
-__all__ = sorted([*_PUBLIC, "__version__"])  # noqa: PLE0605
+__all__ = sorted([*_PUBLIC, "__version__"])
 
 if TYPE_CHECKING:
     from hebbbench.errors import HebbBenchError as HebbBenchError

@@ -91,7 +91,13 @@ def cells(
         for values in product(*([axes[name]] if name in axes else protocol.axes[name].values for name in names))
     ]
     return [
-        Cell(protocol, point, rule, resolve(protocol.at(point), recipe or registry.recipe(rule, protocol.name), rule), seed)
+        Cell(
+            protocol,
+            point,
+            rule,
+            resolve(protocol.at(point), recipe or registry.recipe(rule, protocol.name), rule),
+            seed,
+        )
         for seed in seeds
         for point in points
         for rule in rules

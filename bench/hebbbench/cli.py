@@ -56,8 +56,12 @@ def main() -> None:
 def run(
     protocol: Annotated[str, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")],
     rule: Annotated[list[str], typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")],
-    seed: Annotated[list[str] | None, typer.Option("--seed", "-s", help="Number, range 0-4, or all. Repeatable.")] = None,
-    axis: Annotated[list[str] | None, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")] = None,
+    seed: Annotated[
+        list[str] | None, typer.Option("--seed", "-s", help="Number, range 0-4, or all. Repeatable.")
+    ] = None,
+    axis: Annotated[
+        list[str] | None, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")
+    ] = None,
     results: Results = Path("runs"),
     device: Device = None,
     data_root: DataRoot = None,
@@ -127,8 +131,8 @@ def tune(
 @list_app.command("protocols")
 def list_protocols() -> None:
     """Every protocol, one line each."""
-    from hebbbench.report import table
     from hebbbench.registry import protocol, protocol_names
+    from hebbbench.report import table
 
     rows = [
         (item.name, f"v{item.version}", item.data.dataset, item.architecture.name, len(item.seeds), item.title)
@@ -140,8 +144,8 @@ def list_protocols() -> None:
 @list_app.command("rules")
 def list_rules() -> None:
     """Every rule, one line each."""
-    from hebbbench.report import table
     from hebbbench.registry import recipes, rule_names, summary
+    from hebbbench.report import table
 
     rows = [(name, summary(name), len(recipes(name))) for name in rule_names()]
     print(table(rows, ["rule", "what it is", "recipes"]))
@@ -150,8 +154,8 @@ def list_rules() -> None:
 @list_app.command("architectures")
 def list_architectures() -> None:
     """Every architecture, one line each."""
-    from hebbbench.report import table
     from hebbbench.registry import architecture_names, summary
+    from hebbbench.report import table
 
     print(table([(name, summary(name)) for name in architecture_names()], ["architecture", "what it is"]))
 
@@ -182,7 +186,9 @@ def show_rule(name: str) -> None:
 @app.command()
 def leaderboard(
     results: Results = Path("results"),
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = Path("LEADERBOARD.md"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = Path(
+        "LEADERBOARD.md"
+    ),
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the file is stale.")] = False,
 ) -> None:
     """Write LEADERBOARD.md from the results, and from nothing else."""
@@ -203,7 +209,9 @@ def leaderboard(
 
 @app.command()
 def validate(
-    paths: Annotated[list[Path] | None, typer.Argument(help="Result files or folders; all of --results if none.")] = None,
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="Result files or folders; all of --results if none.")
+    ] = None,
     results: Results = Path("results"),
 ) -> None:
     """Check result files: schema, canonical form, place, and whether they count on the board."""
@@ -274,5 +282,3 @@ def data_verify(name: str, cache: Cache = None) -> None:
     pinned = data.pins().get(name)
     for split, found in identity.items():
         print(f"{name} {split}: {found}  {'as pinned' if pinned else 'not pinned: nothing to compare with'}")
-
-

@@ -103,8 +103,7 @@ def gather(results: Path) -> Sources:
     return Sources(
         protocols={name: registry.protocol(name) for name in registry.protocol_names()},
         rules={
-            name: KnownRule(registry.rule_source_hash(name), registry.recipes(name))
-            for name in registry.rule_names()
+            name: KnownRule(registry.rule_source_hash(name), registry.recipes(name)) for name in registry.rule_names()
         },
         stored=tuple(store.scan(results)) if results.is_dir() else (),
         root=results,
@@ -153,9 +152,7 @@ def plan(sources: Sources, sifted: Sifted) -> list[CellStatus]:
                 cells.append(CellStatus(name, axes, rule, seed, known, "missing", ignored.get(place, "")))
             else:
                 note = shortfall(result, protocol)
-                cells.append(
-                    CellStatus(name, axes, rule, seed, known, "failed" if note else "done", note or "")
-                )
+                cells.append(CellStatus(name, axes, rule, seed, known, "failed" if note else "done", note or ""))
     return cells
 
 

@@ -11,7 +11,16 @@ import math
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 from hebbbench.errors import ProtocolError, suggestion
 from hebbbench.validation import Strict, canonical_json, digest, read_yaml, validate
@@ -123,7 +132,7 @@ class Probe(Strict):
     )
     standardize: bool = Field(False, description="features to zero mean and unit variance on the training split")
     statistics_samples: NonNegativeInt = Field(
-        description="training samples that re-estimate the frozen body's batch-norm statistics; 0 keeps the running ones"
+        description="training samples to re-estimate the frozen body's batch-norm statistics from; 0 keeps them"
     )
 
 
@@ -188,12 +197,10 @@ class Protocol(Strict):
             if entry not in allowed:
                 raise ValueError(f"free: '{entry}' is nothing a recipe could choose. {suggestion(entry, allowed)}")
         if self.training.epochs > self.budget.epochs:
-            raise ValueError(
-                f"training.epochs = {self.training.epochs} is over budget.epochs = {self.budget.epochs}"
-            )
+            raise ValueError(f"training.epochs = {self.training.epochs} is over budget.epochs = {self.budget.epochs}")
         if len(self.data.mean) != len(self.data.std):
             raise ValueError(
-                f"data.mean has {len(self.data.mean)} channels and data.std has {len(self.data.std)}; give one a channel"
+                f"data.mean has {len(self.data.mean)} channels and data.std {len(self.data.std)}; give one a channel"
             )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds = {self.seeds} repeats a seed")

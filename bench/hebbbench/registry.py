@@ -17,7 +17,7 @@ import io
 import sys
 import tokenize
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -39,7 +39,7 @@ def _packages(kind: str) -> list[str]:
     return [f"hebbbench.{kind}", *sorted(point.value for point in entry_points(group=f"hebbbench.{kind}"))]
 
 
-@lru_cache(maxsize=None)
+@cache
 def _files(kind: str) -> Mapping[str, tuple[str, Path]]:
     """name → (package, file) of everything of one kind.
 
@@ -111,7 +111,7 @@ def rule_path(name: str) -> Path:
     if not path.is_file():
         raise RuleError(f"there is no rule file {name}.")
     if path.stem in known and not path.samefile(known[path.stem][1]):
-        raise RuleError(f"the name '{path.stem}' of {name} belongs to the rule {known[path.stem][1]}. Rename your file.")
+        raise RuleError(f"the name '{path.stem}' of {name} belongs to {known[path.stem][1]}. Rename your file.")
     return path
 
 
@@ -174,8 +174,11 @@ def _only_class(
     own = [
         item
         for key, item in vars(module).items()
-        if isinstance(item, type) and issubclass(item, base) and item.__module__ == module.__name__
-        and hasattr(item, mark) and not key.startswith("_")
+        if isinstance(item, type)
+        and issubclass(item, base)
+        and item.__module__ == module.__name__
+        and hasattr(item, mark)
+        and not key.startswith("_")
     ]
     if len(own) != 1:
         names = ", ".join(item.__name__ for item in own) or "none"

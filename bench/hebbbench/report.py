@@ -23,7 +23,10 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
         widths = [max(len(str(row[i])) for row in (*rows, headers)) for i in range(len(headers))]
         wrap = [None] * (len(headers) - 1) + [max(24, columns - sum(widths[:-1]) - 2 * len(headers))]
     return tabulate(
-        [[str(value) for value in row] for row in rows], headers, tablefmt="simple", disable_numparse=True,
+        [[str(value) for value in row] for row in rows],
+        headers,
+        tablefmt="simple",
+        disable_numparse=True,
         maxcolwidths=wrap,
     )
 
@@ -55,6 +58,7 @@ def summary(results: Sequence[Result], folder: Path) -> str:
     first = results[0]
     where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {os.path.commonpath(paths)}"
     other = "bp" if first.rule.name != "bp" else "random"
+    again = f"hebbbench run --protocol {first.protocol.name} --rule {first.rule.name} --rule {other} --seed all"
     return "\n".join(
         [
             "",
@@ -63,7 +67,7 @@ def summary(results: Sequence[Result], folder: Path) -> str:
             body,
             "",
             f"Result: {where}",
-            f"Next:   hebbbench run --protocol {first.protocol.name} --rule {first.rule.name} --rule {other} --seed all",
+            f"Next:   {again}",
             f"        hebbbench leaderboard --results {folder} --output -",
         ]
     )

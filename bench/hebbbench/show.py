@@ -21,7 +21,7 @@ def protocol_page(protocol: Protocol) -> str:
     """What a protocol fixes and frees, its network layer by layer, its recipes and the published numbers."""
     spec = dataset_spec(protocol.data.dataset)
     kept = spec.counts["train"] - protocol.data.validation
-    training, probe = protocol.training, protocol.probe
+    defaults, probe = protocol.training.model_dump(mode="json", exclude_none=True), protocol.probe
     lines = [
         f"{protocol.name} v{protocol.version}: {protocol.title}",
         "",
@@ -31,7 +31,7 @@ def protocol_page(protocol: Protocol) -> str:
         f"data      {spec.name}: {kept} training, {protocol.data.validation} validation, {spec.counts['test']} test "
         f"samples of {'×'.join(map(str, spec.shape))}; augmentation {protocol.data.augment}",
         f"input     (pixel/255 − mean)/std, mean {protocol.data.mean}, std {protocol.data.std}",
-        f"training  up to {protocol.budget.epochs} epochs; by default {_compact(training.model_dump(mode='json', exclude_none=True))}",
+        f"training  up to {protocol.budget.epochs} epochs; by default {_compact(defaults)}",
         f"free      {', '.join(protocol.free) or 'hyper-parameters only'}",
         f"probe     {_compact(probe.model_dump(mode='json'))}",
         f"headline  {protocol.headline}; seeds {', '.join(map(str, protocol.seeds))}; precision {protocol.precision}",
@@ -40,9 +40,7 @@ def protocol_page(protocol: Protocol) -> str:
     lines += [f"axis      {name}: {axis.path} in {axis.values}" for name, axis in protocol.axes.items()]
     lines += ["", "Network", "", _network(protocol), "", "Recipes", "", _recipes(protocol)]
     if protocol.published:
-        rows = [
-            (item.rule, f"{100 * item.value:.2f} %", item.source, item.note) for item in protocol.published
-        ]
+        rows = [(item.rule, f"{100 * item.value:.2f} %", item.source, item.note) for item in protocol.published]
         lines += ["", "Published (never ranked)", "", table(rows, ["rule", "accuracy", "source", "note"])]
     return "\n".join(lines)
 

@@ -28,7 +28,7 @@ Model = TypeVar("Model", bound=BaseModel)
 class _UniqueKeyLoader(yaml.SafeLoader):
     """A safe loader that refuses a key given twice (plain YAML silently keeps the last one)."""
 
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
         seen: set[str] = set()
         for key, _ in node.value:
@@ -55,7 +55,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ProtocolError: the file cannot be read, is not YAML, repeats a key, or is not a mapping.
     """
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)  # noqa: S506
+        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
     except OSError as error:
         raise ProtocolError(f"{path} cannot be read: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -72,7 +72,7 @@ def parse_values(text: str) -> list[Any]:
         ProtocolError: the text is not YAML.
     """
     try:
-        parsed = yaml.load(f"[{text}]", Loader=_UniqueKeyLoader)  # noqa: S506
+        parsed = yaml.load(f"[{text}]", Loader=_UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise ProtocolError(f"'{text}' is not a list of values: {' '.join(str(error).split())}.") from error
     return list(parsed)
@@ -134,7 +134,7 @@ def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:
 
 
 def _models_in(annotation: Any) -> list[type[BaseModel]]:
-    if isinstance(annotation, type) and not isinstance(annotation, types.GenericAlias):
+    if isinstance(annotation, type) and get_origin(annotation) is None:
         return [annotation] if issubclass(annotation, BaseModel) else []
     if get_origin(annotation) in (Union, types.UnionType, list, tuple, dict):
         return [found for inner in get_args(annotation) for found in _models_in(inner)]

@@ -19,18 +19,14 @@ from hebbbench.validation import canonical_json
 def sift(sources: Sources) -> Sifted:
     """Part the results that count from the files that do not."""
     ignored = [
-        Ignored(sources.place(item.path), problem_text(item, sources))
-        for item in sources.stored
-        if item.problem
+        Ignored(sources.place(item.path), problem_text(item, sources)) for item in sources.stored if item.problem
     ]
     found = {sources.place(item.path): item.result for item in sources.stored if item.result is not None}
     for refuse in (_outdated, _unlike_its_row, _other_data):
         reasons = refuse(found, sources)
         ignored += [Ignored(path, reason) for path, reason in reasons.items()]
         found = {path: result for path, result in found.items() if path not in reasons}
-    current = sorted(
-        found.values(), key=lambda r: (r.protocol.name, r.rule.name, canonical_json(r.axes), r.seed)
-    )
+    current = sorted(found.values(), key=lambda r: (r.protocol.name, r.rule.name, canonical_json(r.axes), r.seed))
     return Sifted(tuple(current), tuple(sorted(ignored, key=lambda item: item.path)))
 
 

@@ -84,8 +84,7 @@ def _summary(tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
                 _mean(top),
                 _mean(table.row(BACKPROP)),
                 _mean(table.row(RANDOM)),
-                f"{counted.done}/{counted.planned}"
-                + (f", {counted.failed} failed" if counted.failed else ""),
+                f"{counted.done}/{counted.planned}" + (f", {counted.failed} failed" if counted.failed else ""),
             ]
         )
     return text.pipe_table(header, rows, frozenset({"its accuracy %", "bp %", "random %"}))

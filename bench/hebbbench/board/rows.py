@@ -146,18 +146,14 @@ def _by_seed(results: Sequence[Result], protocol: Protocol) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _row(
-    protocol: Protocol, axes: Axes, results: Sequence[Result], values: Mapping[str, BySeed], known: bool
-) -> Row:
+def _row(protocol: Protocol, axes: Axes, results: Sequence[Result], values: Mapping[str, BySeed], known: bool) -> Row:
     rule = results[0].rule.name
     own = values[rule]
     (other,) = (name for name in HEADLINES if name != protocol.headline)
     others = [
         metric.value
         for result in results
-        if result.status == "ok"
-        and (metric := result.metrics.get(other)) is not None
-        and metric.value is not None
+        if result.status == "ok" and (metric := result.metrics.get(other)) is not None and metric.value is not None
     ]
     return Row(
         protocol=protocol.name,

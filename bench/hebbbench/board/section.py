@@ -117,9 +117,7 @@ def _measured(rows: Sequence[Row]) -> list[str]:
     by_device: defaultdict[str, set[str]] = defaultdict(set)
     for result in results:
         environment = result.environment
-        by_device[plain(environment.device_name or environment.device or "an unknown device")].add(
-            result.rule.name
-        )
+        by_device[plain(environment.device_name or environment.device or "an unknown device")].add(result.rule.name)
     devices = [
         f"{device} ({', '.join(sorted(rules))})" if len(by_device) > 1 else device
         for device, rules in sorted(by_device.items())
@@ -165,15 +163,12 @@ def _unfinished(protocol: Protocol, rows: Sequence[Row]) -> list[str]:
 
 def _published(protocol: Protocol) -> list[str]:
     lines = []
-    for entry in sorted(
-        protocol.published, key=lambda e: (e.rule, text.axes_text(e.axes), -e.value, e.source)
-    ):
+    for entry in sorted(protocol.published, key=lambda e: (e.rule, text.axes_text(e.axes), -e.value, e.source)):
         where = f" at {text.axes_text(entry.axes)}" if entry.axes else ""
         sd = f" ± {text.percent(entry.sd)}" if entry.sd is not None else ""
         source = f"{entry.source}; {entry.note}" if entry.note else entry.source
         lines.append(
-            f"- `{entry.rule}`{where}: {text.percent(entry.value)}{sd} % ({plain(entry.metric)}), "
-            f"{sentence(source)}"
+            f"- `{entry.rule}`{where}: {text.percent(entry.value)}{sd} % ({plain(entry.metric)}), {sentence(source)}"
         )
     return ["**Published numbers** (not measured here, never ranked)", "", *lines] if lines else []
 

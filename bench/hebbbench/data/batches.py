@@ -130,9 +130,7 @@ class Batches:
         pad = self._pad
         index = index.to(self.device, non_blocking=True)
         # The mirror of the window at `left` is the window at 2 pad - left of the mirrored image.
-        start = (flip * (height + 2 * pad) + top) * (width + 2 * pad) + torch.where(
-            flip, 2 * pad - left, left
-        )
+        start = (flip * (height + 2 * pad) + top) * (width + 2 * pad) + torch.where(flip, 2 * pad - left, left)
         start = start.to(self.device, non_blocking=True)
         first = index * (2 * (height + 2 * pad) * (width + 2 * pad)) + start
         runs = first[:, None] + self._line * (width + 2 * pad)
@@ -161,14 +159,11 @@ def _check(
         raise DataError(f"batches need uint8 images (N, H, W, C), got {images.dtype} {images.shape}.")
     if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
         raise DataError(
-            f"batches need one integer label for each of {len(images)} images, "
-            f"got {labels.dtype} {labels.shape}."
+            f"batches need one integer label for each of {len(images)} images, got {labels.dtype} {labels.shape}."
         )
     for name, values in (("mean", mean), ("std", std)):
         if len(values) != images.shape[3]:
-            raise DataError(
-                f"{name} has {len(values)} values, expected one for each of {images.shape[3]} channels."
-            )
+            raise DataError(f"{name} has {len(values)} values, expected one for each of {images.shape[3]} channels.")
     if not all(value > 0 for value in std):
         raise DataError(f"std is {list(std)}: each value must be greater than 0.")
     if layout not in ("image", "flat"):

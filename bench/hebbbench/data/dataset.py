@@ -137,9 +137,7 @@ def check_pins(spec: DatasetSpec, identity: dict[str, str], where: str) -> None:
     """Raise DataError if a pinned split's identity is not the one found; `where` names the data."""
     for split, expected in pins().get(spec.name, {}).items():
         if identity[split] != expected:
-            remedy = (
-                f"Get {spec.hub_id} from the Hugging Face hub again" if spec.hub_id else "Reinstall HebbBench"
-            )
+            remedy = f"Get {spec.hub_id} from the Hugging Face hub again" if spec.hub_id else "Reinstall HebbBench"
             raise DataError(
                 f"{where}: the {split} split has identity {identity[split]}, expected {expected}: "
                 "its pixels or labels are not the ones HebbBench measures on. "

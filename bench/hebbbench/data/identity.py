@@ -18,15 +18,12 @@ from hebbbench.errors import DataError
 def sample_digests(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> list[bytes]:
     """SHA-256 of each sample: its pixel bytes (H, W, C order), then its label as 8 little-endian bytes."""
     if images.dtype != np.uint8:
-        raise DataError(
-            f"a dataset's identity is defined on uint8 images, got {images.dtype}. Decode to uint8."
-        )
+        raise DataError(f"a dataset's identity is defined on uint8 images, got {images.dtype}. Decode to uint8.")
     if len(images) != len(labels):
         raise DataError(f"{len(images)} images but {len(labels)} labels: each image needs one label.")
     encoded = labels.astype("<i8").tobytes()
     return [
-        hashlib.sha256(image.tobytes() + encoded[8 * row : 8 * row + 8]).digest()
-        for row, image in enumerate(images)
+        hashlib.sha256(image.tobytes() + encoded[8 * row : 8 * row + 8]).digest() for row, image in enumerate(images)
     ]
 
 

@@ -58,9 +58,7 @@ def decode_rows(
         if not isinstance(data, bytes):
             raise _fault(where, row, f"expected image bytes, found {type(data).__name__}", remedy)
         if not _is_lossless(data):
-            raise _fault(
-                where, row, f"the image is not PNG or lossless WebP; it begins {data[:12]!r}", remedy
-            )
+            raise _fault(where, row, f"the image is not PNG or lossless WebP; it begins {data[:12]!r}", remedy)
         # bool is an int to Python; a label column of booleans is a different dataset.
         if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < classes:
             raise _fault(where, row, f"label {label!r}, expected an integer 0 to {classes - 1}", remedy)

@@ -26,8 +26,7 @@ def parquet_files(folder: Path, split: str) -> list[Path]:
     return sorted(
         path
         for path in folder.iterdir()
-        if path.name == f"{split}.parquet"
-        or (path.name.startswith(f"{split}-") and path.suffix == ".parquet")
+        if path.name == f"{split}.parquet" or (path.name.startswith(f"{split}-") and path.suffix == ".parquet")
     )
 
 
@@ -66,9 +65,7 @@ def read_parquet(spec: DatasetSpec, folder: Path, split: str, advance: Advance) 
     remedy = f"Copy the {split} parquet files of {spec.hub_id} from the Hugging Face hub to {folder} again."
     paths = parquet_files(folder, split)
     if not paths:
-        raise DataError(
-            f"{folder} has no {split}-*.parquet, expected the {split} split of {spec.name}. {remedy}"
-        )
+        raise DataError(f"{folder} has no {split}-*.parquet, expected the {split} split of {spec.name}. {remedy}")
     counts = []
     for path in paths:
         try:

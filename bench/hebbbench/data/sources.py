@@ -63,8 +63,7 @@ def find_source(spec: DatasetSpec, data_root: Path | None, offline: bool) -> Sou
     if offline or spec.hub_id is None:
         looked = "no data root is set" if data_root is None else f"the data root {data_root} does not have it"
         raise DataError(
-            f"the dataset {spec.name} is not on this machine: {looked}, and this run is offline. "
-            f"{by_hand(spec)}"
+            f"the dataset {spec.name} is not on this machine: {looked}, and this run is offline. {by_hand(spec)}"
         )
     return Source("hub", f"hub {spec.hub_id}")
 

@@ -37,10 +37,7 @@ def read_torchvision(spec: DatasetSpec, root: Path, split: str) -> Split:
             f"{folder} holds {spec.name} in torchvision's layout, but torchvision is not installed. "
             "Run: pip install 'hebbbench[data]'"
         ) from error
-    remedy = (
-        "Delete that folder and run: "
-        f"torchvision.datasets.{spec.torchvision_class}({str(root)!r}, download=True)"
-    )
+    remedy = f"Delete that folder and run: torchvision.datasets.{spec.torchvision_class}({str(root)!r}, download=True)"
     build = getattr(torchvision_datasets, str(spec.torchvision_class))
     try:
         with warnings.catch_warnings():

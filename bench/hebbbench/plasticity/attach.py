@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +166,7 @@ class Plasticity:
                 layer.forget()
 
     def on_error(self, error: Tensor) -> None:
-        """Hand the output error (N, classes) to rules that ask for it; call within `learning`, before the backward pass."""
+        """Hand the output error (N, classes) to rules that ask for it; within `learning`, before the backward pass."""
         self._outside["error"] = error
         if self.moment == "output":
             for index in sorted(self._learning or ()):
@@ -174,7 +174,7 @@ class Plasticity:
 
     def weights(self) -> list[nn.Parameter]:
         """The plastic weights, in layer order."""
-        return [layer.module.weight for layer in self.layers]
+        return [cast(nn.Parameter, layer.module.weight) for layer in self.layers]
 
     def state_dict(self) -> dict[str, dict[str, Tensor]]:
         """The rules' own tensors by layer name."""
@@ -193,12 +193,12 @@ def select(model: nn.Module, patterns: list[str]) -> dict[str, nn.Linear | nn.Co
     Raises:
         ProtocolError: a pattern fits none.
     """
-    layers = {
-        name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)
-    }
+    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
     chosen = set()
     for pattern in patterns:
-        fitting = [name for name in layers if fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix("body."), pattern)]
+        fitting = [
+            name for name in layers if fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix("body."), pattern)
+        ]
         if not fitting:
             raise ProtocolError(
                 f"plastic: the pattern '{pattern}' fits no linear or convolutional layer. Layers: {', '.join(layers)}."

@@ -12,6 +12,7 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.grad import conv2d_weight
 
 from hebbbench.errors import RuleError
 
@@ -81,15 +82,15 @@ class ConvPre:
             x, _pair(layer.kernel_size), dilation=_pair(layer.dilation), padding=padding, stride=_pair(layer.stride)
         )
         channels = x.shape[1]
-        return (
-            patches.unflatten(1, (channels, -1)).permute(0, 3, 2, 1).reshape(self.count, -1)
-        )
+        samples, columns, positions = patches.shape
+        patches = patches.view(samples, channels, columns // channels, positions)
+        return patches.permute(0, 3, 2, 1).reshape(self.count, -1)
 
     def outer(self, a: Tensor) -> Tensor:
         x, padding = self._padded()
         upstream = a.view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
         layer = self._layer
-        gradient = torch.nn.grad.conv2d_weight(
+        gradient = conv2d_weight(
             x, layer.weight.shape, upstream, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation)
         )
         return weight_rows(gradient).div_(self.count)

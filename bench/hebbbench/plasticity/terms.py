@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from hebbbench.plasticity.signals import Pre
@@ -41,4 +42,5 @@ def norm_rate(weight: Tensor, power: float) -> Tensor:
 
     Journé et al. 2023, arXiv:2209.11883, with the absolute value that their code has.
     """
-    return (weight.norm(dim=1, keepdim=True).sub(1).abs() + 1e-10).pow(power)
+    norms: Tensor = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
+    return (norms.sub(1).abs() + 1e-10).pow(power)

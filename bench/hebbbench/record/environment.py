@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,7 @@ def describe(device: str, determinism_probe: bool | None) -> Environment:
         commit=attempt("commit", _commit),
         dirty=attempt("dirty", _dirty),
         python=attempt("python", platform.python_version),
-        packages={name: attempt(f"packages.{name}", lambda name=name: metadata.version(name)) for name in PACKAGES},
+        packages={name: attempt(f"packages.{name}", partial(metadata.version, name)) for name in PACKAGES},
         platform=attempt("platform", lambda: f"{platform.system()} {platform.machine()}"),
         cpu=attempt("cpu", _cpu),
         threads=attempt("threads", torch.get_num_threads),
@@ -58,9 +59,7 @@ def describe(device: str, determinism_probe: bool | None) -> Environment:
 
 def _git(*arguments: str) -> str:
     folder = Path(hebbbench.__file__).resolve().parent
-    done = subprocess.run(
-        ["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False
-    )
+    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or "git failed")
     return done.stdout.strip()
@@ -74,8 +73,17 @@ def _dirty() -> bool:
     """Whether tracked files differ from the commit. Results are outputs, not code, and do not count."""
     if os.environ.get("HEBBBENCH_COMMIT"):
         raise RuntimeError("the commit was given by HEBBBENCH_COMMIT; there is no repository to compare with")
-    return bool(_git("status", "--porcelain", "--untracked-files=no", "--", ":/", ":(top,exclude)results",
-                     ":(top,exclude)LEADERBOARD.md"))
+    return bool(
+        _git(
+            "status",
+            "--porcelain",
+            "--untracked-files=no",
+            "--",
+            ":/",
+            ":(top,exclude)results",
+            ":(top,exclude)LEADERBOARD.md",
+        )
+    )
 
 
 def _cpu() -> str:

@@ -9,7 +9,6 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model
 from hebbbench.protocol import AxisValue, Resolved
 from hebbbench.validation import Strict
 
-SCHEMA_VERSION = 1
 NUMERICS_VERSION = 1
 """Raised by hand whenever a change to the harness changes measured numbers; older results leave the board."""
 
@@ -87,7 +86,7 @@ class Cost(Strict):
     wall_seconds: NonNegativeFloat
     train_seconds: NonNegativeFloat
     probe_seconds: NonNegativeFloat
-    step_seconds: NonNegativeFloat | None = Field(description="mean of a training step with its data; null without steps")
+    step_seconds: NonNegativeFloat | None = Field(description="mean of a step with its data; null without steps")
     images_per_second: NonNegativeFloat | None
     peak_memory_bytes: NonNegativeInt | None
     steps: NonNegativeInt
@@ -126,7 +125,7 @@ class Stop(Strict):
 class Result(Strict):
     """One cell: protocol × axis values × rule × recipe × seed, and what it measured."""
 
-    schema_version: Literal[1] = SCHEMA_VERSION
+    schema_version: Literal[1] = 1
     numerics_version: PositiveInt = NUMERICS_VERSION
     cell: Hash = Field(description="digest of everything that decides the numbers; the key of resuming")
     protocol: ProtocolRef

@@ -34,7 +34,7 @@ def prepare_torch(name: str | None) -> torch.device:
     torch.backends.cudnn.benchmark = False
     _keep_freed_memory()
     # Filling fresh memory would cost a pass over every tensor; no kernel used here reads what it has not written.
-    torch.utils.deterministic.fill_uninitialized_memory = False
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     torch.use_deterministic_algorithms(True, warn_only=True)
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     return device

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from hebbbench import registry
 from hebbbench.cell import Cell
+from hebbbench.data.batches import Layout
 from hebbbench.errors import ProtocolError, suggestion
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.signals import weight_rows
@@ -74,7 +75,9 @@ class Learner:
             others = [parameter for parameter in self.model.parameters() if id(parameter) not in governed]
             spec = training.rest or training.optimizer
             if isinstance(spec.lr, list):
-                raise ProtocolError("optimizer.lr is a list, one a plastic layer; give the other parameters' rate as rest.lr.")
+                raise ProtocolError(
+                    "optimizer.lr is a list, one a plastic layer; give the other parameters' rate as rest.lr."
+                )
             optimizers.append(optimise.build(spec, others, [spec.lr] * len(others)))
         return optimizers
 
@@ -93,7 +96,11 @@ class Learner:
         self._train_mode(only)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss = self._end_to_end_pass(x, labels, number, only) if self.end_to_end else self._local_pass(x, labels, only)
+        loss = None
+        if self.end_to_end:
+            loss = self._end_to_end_pass(x, labels, number, only)
+        else:
+            self._local_pass(x, labels, only)
         optimise.anneal(self.optimizers, self.annealing, done)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -128,13 +135,15 @@ class Learner:
     def logits(self, x: Tensor) -> Tensor:
         """The frozen network's output (N, classes)."""
         self.model.eval()
-        return self.model(x)
+        output: Tensor = self.model(x)
+        return output
 
     @torch.inference_mode()
     def features(self, x: Tensor) -> Tensor:
         """The frozen body's output (N, features)."""
         self.model.eval()
-        return self.model.body(x).flatten(1)
+        output: Tensor = self.model.body(x)
+        return output.flatten(1)
 
     def diverged(self) -> tuple[str, str] | None:
         """The first parameter that is no number or has exploded, and which of the two; None if all is well.
@@ -172,6 +181,13 @@ class Learner:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.plasticity.load_state_dict(saved["rule"])
+
+
+def architecture_layout(name: str) -> Layout:
+    """Whether an architecture takes images (N, C, H, W) or flat rows (N, features)."""
+    kind: Network = registry.architecture(name)
+    layout: Layout = kind.layout
+    return layout
 
 
 def build_model(name: str, options: dict[str, object], shape: tuple[int, int, int], classes: int) -> Network:

@@ -34,11 +34,10 @@ def build(spec: Optimizer, parameters: list[nn.Parameter], lrs: list[float]) -> 
         {"params": [parameter], "lr": lr, "base": lr} for parameter, lr in zip(parameters, lrs, strict=True)
     ]
     if spec.name == "sgd":
-        return torch.optim.SGD(
-            groups, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay
-        )
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[spec.name]
-    return kind(groups, weight_decay=spec.weight_decay)
+        return torch.optim.SGD(groups, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay)
+    if spec.name == "adam":
+        return torch.optim.Adam(groups, weight_decay=spec.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=spec.weight_decay)
 
 
 def anneal(optimizers: list[torch.optim.Optimizer], law: str, done: float) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import peak_memory, prepare_torch, reset_peak_memory
 from hebbbench.training.features import estimate_statistics, extract, statistics_kept
 from hebbbench.training.interrupt import StopRequest, stop_requests
-from hebbbench.training.learner import Learner
+from hebbbench.training.learner import Learner, architecture_layout
 from hebbbench.training.loop import Diverged, Loop, State, restore
 from hebbbench.training.probe import Labelled, LinearProbe, fit, standardise
 
@@ -195,7 +196,8 @@ class _Run:
         except HebbBenchError:
             raise
         except (MemoryError, torch.OutOfMemoryError) as error:
-            status, reason = "failed", f"out of memory on {self.device.type} during {self.measured.phase}: {_line(error)}"
+            status = "failed"
+            reason = f"out of memory on {self.device.type} during {self.measured.phase}: {_line(error)}"
             stop = schema.Stop(phase=self.measured.phase, step=self.measured.state.step)
         except Exception as error:
             status, reason = "failed", f"{type(error).__name__} during {self.measured.phase}: {_line(error)}"
@@ -212,12 +214,19 @@ class _Run:
         saved = self.checkpoint.load()
         if saved is not None:
             measured.state = restore(saved, learner)
-            self.reporter.say(f"  going on from step {measured.state.step} (checkpoint {self.checkpoint.path.name[:12]}…)")
+            self.reporter.say(f"  going on from the checkpoint at step {measured.state.step}")
         measured.phase = "training"
-        validate = (lambda: self._accuracy(learner, batches, self.validation_indices)) if work.data.validation else None
+        validate = partial(self._accuracy, learner, batches, self.validation_indices) if work.data.validation else None
         Loop(
-            learner, batches, self.train_indices, self.cell.recipe.training, measured.state, self.checkpoint, request,
-            self.reporter, validate,
+            learner,
+            batches,
+            self.train_indices,
+            self.cell.recipe.training,
+            measured.state,
+            self.checkpoint,
+            request,
+            self.reporter,
+            validate,
         ).run()
         measured.weights = learner.digest()
         measured.phase = "probe"
@@ -275,9 +284,14 @@ class _Run:
 
     def _batches(self, split: Split) -> Batches:
         data = self.cell.work.data
-        layout = registry.architecture(self.cell.work.architecture.name).layout
+        layout = architecture_layout(self.cell.work.architecture.name)
         return Batches(
-            split.images, split.labels, device=self.device, mean=data.mean, std=data.std, layout=layout,
+            split.images,
+            split.labels,
+            device=self.device,
+            mean=data.mean,
+            std=data.std,
+            layout=layout,
             augment=data.augment,
         )
 
@@ -324,7 +338,9 @@ class _Run:
         curves = {name: [[float(x), y] for x, y in pairs] for name, pairs in points.items()}
         return schema.Result(
             cell=identity,
-            protocol=schema.ProtocolRef(name=cell.protocol.name, version=cell.protocol.version, hash=cell.protocol.hash),
+            protocol=schema.ProtocolRef(
+                name=cell.protocol.name, version=cell.protocol.version, hash=cell.protocol.hash
+            ),
             axes=cell.axes,
             rule=schema.RuleRef(
                 name=cell.rule_name, source_hash=cell.source_hash, signals=list(registry.rule(cell.rule).signals)

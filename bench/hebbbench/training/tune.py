@@ -10,10 +10,10 @@ from typing import Any
 
 from hebbbench import registry
 from hebbbench.cell import cells
+from hebbbench.errors import ProtocolError
+from hebbbench.progress import Silent
 from hebbbench.protocol import Protocol, Recipe, Search
 from hebbbench.training.run import Settings, run_cell
-from hebbbench.progress import Silent
-from hebbbench.errors import ProtocolError
 from hebbbench.validation import canonical_json, parse_values, validate
 
 TUNING_SEEDS = (1000, 1001, 1002)
