@@ -30,6 +30,7 @@ _PUBLIC = {
     "norm_rate": "hebbbench.plasticity.terms",
     "run": "hebbbench.training.run",
     "soft_wta": "hebbbench.plasticity.competition",
+    "unit_norm": "hebbbench.plasticity.constraint",
 }
 
 __all__ = sorted([*_PUBLIC, "__version__"])
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from hebbbench.errors import HebbBenchError as HebbBenchError
     from hebbbench.plasticity.competition import losers_flipped as losers_flipped
     from hebbbench.plasticity.competition import soft_wta as soft_wta
+    from hebbbench.plasticity.constraint import unit_norm as unit_norm
     from hebbbench.plasticity.rule import Rule as Rule
     from hebbbench.plasticity.signals import Pre as Pre
     from hebbbench.plasticity.terms import decay as decay

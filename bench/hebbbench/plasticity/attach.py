@@ -107,6 +107,7 @@ class Plasticity:
             for (name, module), layer_rule in zip(chosen.items(), rules, strict=True)
         ]
         self.moment = "backward" if "grad" in rule.signals else "output" if "error" in rule.signals else "forward"
+        self.constrained = rule.constrain is not Rule.constrain
         self.wants_error = "error" in rule.signals
         self._learning: set[int] | None = None
         self._awaited: set[int] = set()
@@ -171,6 +172,19 @@ class Plasticity:
         if self.moment == "output":
             for index in sorted(self._learning or ()):
                 self.layers[index].learn(**self._outside)
+
+    @torch.no_grad()
+    def constrain(self, only: int | None = None) -> None:
+        """Lay each rule's constraint on its weight; call after the optimizer's step.
+
+        Args:
+            only: index of the single layer that learned; all if None.
+        """
+        if not self.constrained:
+            return
+        for layer in self.layers if only is None else [self.layers[only]]:
+            weight = layer.module.weight
+            weight.copy_(weight_like(layer.rule.constrain(layer.weight), weight))
 
     def weights(self) -> list[nn.Parameter]:
         """The plastic weights, in layer order."""

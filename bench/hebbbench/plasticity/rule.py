@@ -61,6 +61,10 @@ class Rule(BaseModel):
         """The rule's own tensors for a layer with this weight (out, in): traces, thresholds, win rates."""
         return {}
 
+    def constrain(self, weight: Tensor) -> Tensor:
+        """The weight (out, in) as it may be after a step, such as `unit_norm(weight)`; by default as it is."""
+        return weight
+
     @classmethod
     def end_to_end(cls) -> bool:
         """Whether training needs the task's loss: a gradient or an output error, and so a head and labels."""

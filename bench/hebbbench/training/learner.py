@@ -104,6 +104,7 @@ class Learner:
         optimise.anneal(self.optimizers, self.annealing, done)
         for optimizer in self.optimizers:
             optimizer.step()
+        self.plasticity.constrain(only)
         return loss
 
     def _end_to_end_pass(self, x: Tensor, labels: Tensor, number: int, only: int | None) -> Tensor:

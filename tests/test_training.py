@@ -1,0 +1,362 @@
+"""A cell measures the same thing every time, learns when its rule claims to, and says so when it does not finish."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import pytest
+import torch
+from conftest import At, Lab
+from hebbbench.data.dataset import Dataset
+from hebbbench.record import environment
+from hebbbench.training import run as running
+from hebbbench.training.loop import CHECK_EVERY
+from hebbbench.training.run import run
+
+SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
+CASES = {
+    "bp": ("bp", "digits-mlp", {}, {}),
+    "ghl": ("ghl", "digits-mlp", {}, {"optimizer": {"lr": 0.03}}),
+    "softhebb": ("softhebb", "digits-mlp", {}, SOFT),
+    "conv": ("bp", "digits-deephebb", {}, {}),
+    "conv softhebb": ("softhebb", "digits-deephebb", {}, SOFT),
+    "layerwise": ("ghl", "digits-mlp", {}, {"schedule": "layerwise"}),
+    "local layerwise": ("softhebb", "digits-mlp", {}, {"schedule": "layerwise", **SOFT}),
+    "dropout": ("bp", "digits-mlp", {"architecture.options.dropout": 0.5}, {}),
+    "crop-flip": ("bp", "digits-deephebb", {"data.augment": "crop-flip"}, {}),
+    "adam": ("bp", "digits-mlp", {}, {"optimizer": {"name": "adam", "lr": 0.01}}),
+    "untrained": ("random", "digits-mlp", {}, {"epochs": 0}),
+}
+TOUCHED = ("weight", "error", "labels", "grad")
+
+
+def make(lab: Lab, name: str, seed: int = 0):
+    rule, base, changes, recipe = CASES[name]
+    return lab.cell(rule, lab.protocol(base, changes), seed, **recipe)
+
+
+# Determinism
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_same_cell_gives_the_same_bits_and_another_seed_gives_others(lab, name):
+    first, again, other = (lab.run(make(lab, name, seed)) for seed in (0, 0, 1))
+    assert first.status == "ok"
+    assert first.measurement() == again.measurement()
+    assert first.weights != other.weights
+    assert first.metrics != other.metrics
+    if name != "untrained":
+        assert first.environment.determinism_probe is True
+
+
+@pytest.mark.parametrize("name", ["dropout", "crop-flip"])
+def test_what_is_drawn_while_training_matters(lab, name):
+    rule, base, changes, recipe = CASES[name]
+    plain = lab.run(lab.cell(rule, lab.protocol(base), **recipe))
+    assert plain.weights != lab.run(make(lab, name)).weights
+
+
+def test_no_cell_depends_on_the_cells_that_ran_before(lab):
+    order = ("bp", "crop-flip", "dropout", "softhebb")
+    forwards = {name: lab.run(make(lab, name)).measurement() for name in order}
+    backwards = {name: lab.run(make(lab, name)).measurement() for name in reversed(order)}
+    assert forwards == backwards
+
+
+@pytest.mark.parametrize("name", ["bp", "softhebb", "dropout", "crop-flip"])
+def test_a_cell_neither_reads_nor_moves_the_global_generator(lab, name):
+    torch.manual_seed(1)
+    first = lab.run(make(lab, name))
+    torch.manual_seed(2)
+    before = torch.get_rng_state()
+    assert lab.run(make(lab, name)).measurement() == first.measurement()
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_asking_for_progress_or_checkpoints_changes_no_number(lab):
+    cell = lab.cell("bp")
+    assert lab.run(cell, At(), every=0.0).measurement() == lab.run(cell).measurement()
+
+
+def test_a_rule_from_outside_measures_what_the_same_rule_inside_does(lab):
+    inside = lab.run(lab.cell("bp")).measurement()
+    outside = lab.run(lab.cell(lab.rule("mybp", "grad: return -grad"))).measurement()
+    assert outside.pop("cell") != inside.pop("cell")
+    assert outside == inside
+
+
+# Beating chance
+
+
+@pytest.mark.parametrize(
+    ("rule", "lr", "least"), [("bp", 0.05, 0.85), ("ghl", 0.03, 0.85), ("sign", 0.001, 0.85)]
+)
+def test_a_rule_that_learns_beats_chance_by_a_wide_margin(lab, rule, lr, least):
+    size = {"architecture.options.widths": [64, 64], "training.batch_size": 32, "probe.epochs": 10}
+    protocol = lab.protocol("digits-mlp", {**size, "training.epochs": 3, "training.rest.lr": 0.05})
+    momentum = 0.9 if rule == "bp" else 0.0
+    result = lab.run(lab.cell(rule, protocol, optimizer={"lr": lr, "momentum": momentum}))
+    assert result.metrics["probe.test.accuracy"].value > least
+    assert result.metrics["end_to_end.test.accuracy"].value > least
+    losses = [loss for _, loss in result.curves["train.loss"]]
+    assert losses[-1] < losses[0] / 1.5
+
+
+def test_a_probe_on_random_features_beats_chance(lab):
+    protocol = lab.protocol("digits-mlp", {"architecture.options.widths": [64, 64], "probe.epochs": 20})
+    result = lab.run(lab.cell("random", protocol, epochs=0))
+    assert result.metrics["probe.test.accuracy"].value > 0.7
+    assert result.cost.steps == 0
+
+
+# What is recorded
+
+
+def test_a_rule_with_a_task_loss_records_both_read_outs_and_its_curves(lab):
+    result = lab.run(lab.cell("ghl"))
+    assert set(result.metrics) == {
+        "probe.train.accuracy", "probe.validation.accuracy", "probe.test.accuracy",
+        "end_to_end.validation.accuracy", "end_to_end.test.accuracy",
+    }  # fmt: skip
+    assert {name: metric.split for name, metric in result.metrics.items()} == {
+        name: name.split(".")[1] for name in result.metrics
+    }
+    assert {metric.epoch for name, metric in result.metrics.items() if name.startswith("probe")} == {3}
+    assert {metric.epoch for name, metric in result.metrics.items() if name.startswith("end")} == {2}
+    assert {name: [x for x, _ in points] for name, points in result.curves.items()} == {
+        "train.loss": [1, 2],
+        "end_to_end.validation.accuracy": [1, 2],
+        "probe.validation.accuracy": [1, 2, 3],
+    }
+    assert result.curves["probe.validation.accuracy"][-1][1] == result.metrics["probe.validation.accuracy"].value
+
+
+def test_a_local_rule_records_the_probe_alone(lab):
+    result = lab.run(lab.cell("softhebb", **SOFT))
+    assert set(result.metrics) == {"probe.train.accuracy", "probe.validation.accuracy", "probe.test.accuracy"}
+    assert set(result.curves) == {"probe.validation.accuracy"}
+
+
+def test_a_protocol_without_validation_samples_can_be_run(lab):
+    result = lab.run(lab.cell("bp", lab.protocol("digits-mlp", {"data.validation": 0})))
+    assert (result.status, result.reason) == ("ok", None)
+    assert set(result.metrics) == {"probe.train.accuracy", "probe.test.accuracy", "end_to_end.test.accuracy"}
+    assert set(result.curves) == {"train.loss"}
+
+
+def test_costs_count_the_work_that_was_done(lab):
+    cost = lab.run(lab.cell("bp")).cost
+    assert (cost.steps, cost.samples_seen, cost.resumed) == (2 * 5, 2 * 1237, 0)
+    for value in (cost.wall_seconds, cost.train_seconds, cost.probe_seconds, cost.step_seconds, cost.peak_memory_bytes):
+        assert value > 0
+    assert cost.images_per_second == pytest.approx(cost.samples_seen / cost.train_seconds)
+    assert cost.wall_seconds >= cost.train_seconds + cost.probe_seconds
+
+
+def test_a_layerwise_schedule_spends_the_epochs_once_a_layer(lab):
+    assert lab.run(lab.cell("bp", schedule="layerwise")).cost.steps == 2 * 2 * 5
+
+
+def test_a_last_batch_of_one_sample_is_left_out(lab):
+    assert lab.run(lab.cell("bp", batch_size=206)).cost.samples_seen == 2 * 1236
+
+
+def test_the_record_says_what_was_trained_on_which_data(lab):
+    result = lab.run(lab.cell("ghl"))
+    assert [(layer.name, layer.fan_in, layer.units) for layer in result.model.plastic] == [
+        ("body.fc1", 64, 16), ("body.fc2", 16, 12),
+    ]  # fmt: skip
+    assert result.model.parameters == 64 * 16 + 16 * 12 + 12 * 10 + 10
+    assert result.rule.signals == ["pre", "post", "weight", "grad"]
+    assert result.data.samples.model_dump() == {"train": 1237, "validation": 200, "test": 360 - 5}
+    assert set(result.data.identity) == {"train", "test"}
+
+
+# The test split
+
+
+def test_the_test_split_is_opened_once_and_only_after_the_probe_is_trained(lab, monkeypatch):
+    seen = At()
+    opened = []
+    take = Dataset.open_test
+
+    def spy(dataset: Dataset):
+        opened.append(list(seen.phases))
+        return take(dataset)
+
+    monkeypatch.setattr(Dataset, "open_test", spy)
+    for rule in ("bp", "softhebb"):
+        seen.phases.clear()
+        opened.clear()
+        assert lab.run(lab.cell(rule), seen).status == "ok"
+        assert opened == [["training", "extracting features", "linear probe"]]
+
+
+def test_the_test_split_stays_closed_where_it_is_not_asked_for(lab, monkeypatch):
+    def refuse(dataset: Dataset):
+        raise AssertionError("the test split was opened")
+
+    monkeypatch.setattr(Dataset, "open_test", refuse)
+    result = lab.run(lab.cell("bp"), read_test=False)
+    assert result.status == "ok"
+    assert not [name for name in result.metrics if ".test." in name]
+    assert "probe.validation.accuracy" in result.metrics
+
+
+def test_a_cell_that_diverged_never_opens_the_test_split(lab, monkeypatch):
+    monkeypatch.setattr(Dataset, "open_test", lambda dataset: pytest.fail("the test split was opened"))
+    rule = lab.rule("nan", "weight: return weight * float('nan')")
+    assert lab.run(lab.cell(rule)).status == "diverged"
+
+
+# Cells that do not finish
+
+
+@pytest.mark.parametrize(
+    ("name", "delta"),
+    [
+        ("makesnan", "weight: return weight * float('nan')"),
+        ("explodes", "weight: return weight * 1e12"),
+        ("nanloss", "weight, grad: return weight * float('inf')"),
+    ],
+)
+def test_a_rule_that_leaves_the_numbers_is_a_result_with_its_step_and_layer(lab, name, delta):
+    result = lab.run(lab.cell(lab.rule(name, delta)), results=lab.results)
+    assert result.status == "diverged"
+    assert (result.stop.phase, result.stop.layer) == ("training", "body.fc1.weight")
+    assert 0 < result.stop.step <= 10
+    assert "body.fc1.weight" in result.reason
+    assert result.metrics == {}
+    assert json.loads(next(lab.results.rglob("*.json")).read_text())["status"] == "diverged"
+
+
+def test_divergence_is_seen_within_a_known_number_of_steps(lab):
+    protocol = lab.protocol("digits-mlp", {"training.batch_size": 20})
+    result = lab.run(lab.cell(lab.rule("nan", "weight: return weight * float('nan')"), protocol))
+    assert result.stop.step == CHECK_EVERY
+
+
+def test_a_diverged_cell_is_not_run_again(lab):
+    cell = lab.cell(lab.rule("nan", "weight: return weight * float('nan')"))
+    lab.run(cell, results=lab.results)
+    second = At()
+    assert lab.run(cell, second, results=lab.results).status == "diverged"
+    assert second.phases == []
+
+
+def test_a_rule_that_raises_fails_with_its_reason_and_is_tried_again(lab):
+    path = lab.rule("raises", "weight: raise ValueError('the third\\nreason')")
+    cell = lab.cell(path)
+    result = lab.run(cell, results=lab.results)
+    assert result.status == "failed"
+    assert "ValueError" in result.reason
+    assert "the third reason" in result.reason
+    assert result.metrics == {}
+    retried = []
+    original = running._Run.result
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(running._Run, "result", lambda self, identity: retried.append(1) or original(self, identity))
+        lab.run(cell, results=lab.results)
+    assert retried == [1]
+
+
+def test_a_delta_of_the_wrong_shape_is_refused_by_name(lab):
+    from hebbbench.errors import RuleError
+
+    path = lab.rule("shape", "weight: return weight.t()")
+    with pytest.raises(RuleError, match=r"Shape at layer 'body\.fc1': delta has shape \(64, 16\).*\(16, 64\)"):
+        lab.run(lab.cell(path))
+
+
+@pytest.mark.parametrize("error", [MemoryError("1 TB"), torch.OutOfMemoryError("1 TB")])
+@pytest.mark.parametrize("phase", ["training", "probe"])
+def test_running_out_of_memory_is_a_failure_with_that_reason(lab, monkeypatch, error, phase):
+    where = {"training": (running.Loop, "run"), "probe": (running, "extract")}[phase]
+
+    def full(*_arguments: object):
+        raise error
+
+    monkeypatch.setattr(*where, full)
+    result = lab.run(lab.cell("bp"), results=lab.results)
+    assert (result.status, result.stop.phase) == ("failed", phase)
+    assert result.reason == f"out of memory on cpu during {phase}: 1 TB"
+
+
+def test_a_results_folder_that_cannot_be_written_fails_before_training(lab):
+    from hebbbench.errors import ResultError
+
+    (lab.root / "file").write_text("")
+    seen = At()
+    with pytest.raises(ResultError, match=r"results folder .*file/below cannot be written: .* --results"):
+        lab.run(lab.cell("bp"), seen, results=lab.root / "file" / "below")
+    assert seen.phases == []
+
+
+def test_a_full_disk_is_noticed_before_training(lab, monkeypatch):
+    from hebbbench.errors import ResultError
+
+    real = os.statvfs
+
+    def full(path):
+        fields = list(real(path))
+        fields[4] = 0  # f_bavail
+        return os.statvfs_result(fields)
+
+    monkeypatch.setattr(os, "statvfs", full)
+    with pytest.raises(ResultError, match="is full"):
+        lab.run(lab.cell("bp"), results=lab.results)
+
+
+# The library's own door
+
+
+def test_run_by_name_gives_what_the_cell_gives_and_finds_it_again(lab):
+    protocol = lab.protocol()
+    recipe = {"provenance": "default"}
+    result = run(protocol, "bp", seed=3, recipe=recipe, results=lab.results)
+    assert result.measurement() == lab.run(lab.cell("bp", protocol, 3)).measurement()
+    seen = At()
+    assert run(protocol, "bp", seed=3, recipe=recipe, results=lab.results, reporter=seen) == result
+    assert seen.phases == []
+
+
+def test_a_rule_file_edited_between_two_runs_of_one_process_is_run_as_it_now_stands(lab):
+    path = lab.rule("edited", "grad: return -grad")
+    first = lab.run(lab.cell(path))
+    lab.rule("edited", "grad: return -grad.sign()")
+    second = lab.run(lab.cell(path))
+    assert second.rule.source_hash != first.rule.source_hash
+    assert second.weights != first.weights
+
+
+# The environment
+
+
+def test_a_getter_that_fails_leaves_null_and_a_reason_and_touches_no_neighbour(monkeypatch):
+    sound = environment.describe("cpu", True)
+
+    def broken():
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr(environment, "_cpu", broken)
+    monkeypatch.setattr(environment, "_commit", broken)
+    found = environment.describe("cpu", True)
+    reasons = {name: "RuntimeError: no such thing" for name in ("cpu", "commit", "device_name")}
+    assert found.unavailable == {**sound.unavailable, **reasons}
+    assert found.model_dump(exclude={"unavailable", *reasons}) == sound.model_dump(exclude={"unavailable", *reasons})
+    assert (found.cpu, found.commit, found.device_name) == (None, None, None)
+
+
+def test_a_package_that_is_not_installed_is_null_with_a_reason(monkeypatch):
+    monkeypatch.setattr(environment, "PACKAGES", ("torch", "no-such-package"))
+    found = environment.describe("cpu", None)
+    assert found.packages == {"torch": environment.metadata.version("torch"), "no-such-package": None}
+    assert "no-such-package" in found.unavailable["packages.no-such-package"]
+
+
+def test_a_commit_given_from_outside_leaves_dirty_unknown(monkeypatch):
+    monkeypatch.setenv("HEBBBENCH_COMMIT", "a" * 40)
+    found = environment.describe("cpu", None)
+    assert (found.commit, found.dirty) == ("a" * 40, None)
+    assert "HEBBBENCH_COMMIT" in found.unavailable["dirty"]
