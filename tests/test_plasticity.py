@@ -507,7 +507,7 @@ def test_a_private_class_beside_the_rule_is_no_second_rule(tmp_path):
 
 
 def test_an_outside_file_may_not_take_a_registered_name(tmp_path):
-    with pytest.raises(RuleError, match=r"the name 'ghl' of .* belongs to the rule .*ghl\.py\. Rename"):
+    with pytest.raises(RuleError, match=r"the name 'ghl' of .* belongs to .*ghl\.py\. Rename"):
         registry.rule(write(tmp_path, OUTSIDE, "ghl.py"))
 
 
