@@ -168,14 +168,10 @@ def board_results() -> list[Result]:
         return round(360 * min(1.0, draw.gauss(mean, spread))) / 360
 
     digits = {"bp": 0.975, "softhebb": 0.955, "random": 0.87, "oja": 0.80}
-    results = [
-        make_result(DIGITS, rule, s, samples(mean, 0.006)) for rule, mean in digits.items() for s in SEEDS
-    ]
+    results = [make_result(DIGITS, rule, s, samples(mean, 0.006)) for rule, mean in digits.items() for s in SEEDS]
     results += [make_result(DIGITS, "fa", s, samples(0.97, 0.006)) for s in SEEDS[:3]]
     results += [
-        make_result(
-            DIGITS, "fa", 3, None, status="diverged", reason="loss is not finite", stop={"phase": "train"}
-        ),
+        make_result(DIGITS, "fa", 3, None, status="diverged", reason="loss is not finite", stop={"phase": "train"}),
         make_result(DIGITS, "covariance", 0, None, status="failed", reason="out of | memory"),
         make_result(DIGITS, "supervised", 0, samples(0.96, 0.0)),
     ]

@@ -12,6 +12,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import pytest
 import yaml
+
 from hebbbench import registry
 from hebbbench.cell import Cell, cells
 from hebbbench.progress import Reporter, Silent
@@ -36,7 +37,7 @@ class Killed(BaseException):
 
 
 class At(Silent):
-    """Does something at the nth sign of life, counted over all phases or within one; remembers what it saw."""
+    """Does something at the nth sign of life of all phases, or the nth piece of work of one; remembers what it saw."""
 
     def __init__(self, n: int = 0, do: Callable[[], object] = lambda: None, phase: str | None = None) -> None:
         self.n, self.do, self.within = n, do, phase
@@ -49,7 +50,7 @@ class At(Silent):
         self.phases.append(name)
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        if self.within in (None, self.current):
+        if self.within is None or (self.within == self.current and steps):
             self.count += 1
             if self.count == self.n:
                 self.do()
@@ -78,7 +79,8 @@ class Lab:
     def protocol_file(self, base: str = "digits-mlp", changes: dict[str, Any] | None = None) -> str:
         """The same as a file, under the name `tiny`."""
         path = self.root / "tiny.yaml"
-        path.write_text(yaml.safe_dump(self.protocol(base, {"name": "tiny", **(changes or {})}).model_dump(mode="json")))
+        protocol = self.protocol(base, {"name": "tiny", **(changes or {})})
+        path.write_text(yaml.safe_dump(protocol.model_dump(mode="json")))
         return str(path)
 
     def rule(self, name: str, delta: str, more: str = "") -> str:

@@ -131,6 +131,4 @@ def shuffled(splits: dict[str, Split], seed: int = 1) -> dict[str, Split]:
     """The same samples in another order."""
     rng = np.random.default_rng(seed)
     orders = {split: rng.permutation(len(data)) for split, data in splits.items()}
-    return {
-        split: Split(data.images[orders[split]], data.labels[orders[split]]) for split, data in splits.items()
-    }
+    return {split: Split(data.images[orders[split]], data.labels[orders[split]]) for split, data in splits.items()}

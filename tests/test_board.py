@@ -64,9 +64,7 @@ def row_of(sources: Sources, rule: str) -> Row:
 def printed_rows(text: str) -> list[tuple[str, str, str, list[str]]]:
     """(folder, tier, rule, the other cells) of every row of every rule table."""
     matches = [match for line in text.splitlines() if (match := ROW.match(line))]
-    return [
-        (m["folder"], m["tier"], m["rule"], [c.strip() for c in m["cells"].split(" | ")]) for m in matches
-    ]
+    return [(m["folder"], m["tier"], m["rule"], [c.strip() for c in m["cells"].split(" | ")]) for m in matches]
 
 
 def test_order_of_files_does_not_matter(full: Sources) -> None:
@@ -91,10 +89,7 @@ def test_every_accuracy_is_in_the_raw_files(full: Sources) -> None:
     rows = printed_rows(board.render(full))
     assert len(rows) == 7 + 1 + 2
     for folder, _, _, cells in rows:
-        raw = [
-            json.loads(path.read_text())
-            for path in (full.root / folder.removeprefix("results/")).glob("*.json")
-        ]
+        raw = [json.loads(path.read_text()) for path in (full.root / folder.removeprefix("results/")).glob("*.json")]
         values = [r["metrics"]["probe.test.accuracy"]["value"] for r in raw if r["status"] == "ok"]
         if not values:
             assert cells[0] == "–"
@@ -113,9 +108,7 @@ def test_every_gap_is_in_the_raw_files(full: Sources) -> None:
     for folder, _, rule, cells in printed_rows(board.render(full)):
         if folder.startswith("results/digits/") and rule != "bp" and cells[0] != "–":
             differences = [value - bp[seed] for seed, value in raw(rule).items()]
-            assert float(cells[1].split(" ")[0]) == pytest.approx(
-                100 * statistics.mean(differences), abs=0.0051
-            )
+            assert float(cells[1].split(" ")[0]) == pytest.approx(100 * statistics.mean(differences), abs=0.0051)
 
 
 def test_every_file_is_in_a_row_or_listed(full: Sources) -> None:
@@ -127,9 +120,7 @@ def test_every_file_is_in_a_row_or_listed(full: Sources) -> None:
     listed = re.findall(r"`([\w-]+\.json)`", text.partition("## Files that do not count")[2])
     assert sorted(listed) == ["seed-0.json", "stray.json"]
     assert in_rows + len(listed) == len(list(full.root.rglob("*.json")))
-    counts = [
-        re.search(r"Verification of the results: (\d+) self-reported", part) for part in text.split("\n## ")
-    ]
+    counts = [re.search(r"Verification of the results: (\d+) self-reported", part) for part in text.split("\n## ")]
     assert sum(int(match[1]) for match in counts if match) == in_rows
 
 
@@ -187,10 +178,7 @@ def test_published_numbers_never_rank(full: Sources) -> None:
 
     without = {name: protocol.model_copy(update={"published": []}) for name, protocol in PROTOCOLS.items()}
     assert ranking(make_sources(full.root, protocols=without)) == ranking(full)
-    assert (
-        "published %"
-        not in board.render(make_sources(full.root, protocols=without)).partition("\n## digits")[2]
-    )
+    assert "published %" not in board.render(make_sources(full.root, protocols=without)).partition("\n## digits")[2]
 
 
 def test_published_numbers_stand_at_their_axis_values(full: Sources) -> None:
@@ -223,12 +211,8 @@ def test_one_seed_claims_nothing(tmp_path: Path) -> None:
 
 
 def test_a_constant_difference_is_marked(tmp_path: Path) -> None:
-    store_all(
-        [make_result(WIDTHS, "bp", seed, 0.97 - 0.01 * seed, {"width": 32}) for seed in (0, 1)], tmp_path
-    )
-    store_all(
-        [make_result(WIDTHS, "random", seed, 0.47 - 0.01 * seed, {"width": 32}) for seed in (0, 1)], tmp_path
-    )
+    store_all([make_result(WIDTHS, "bp", seed, 0.97 - 0.01 * seed, {"width": 32}) for seed in (0, 1)], tmp_path)
+    store_all([make_result(WIDTHS, "random", seed, 0.47 - 0.01 * seed, {"width": 32}) for seed in (0, 1)], tmp_path)
     text = board.render(make_sources(tmp_path))
     assert [(tier, rule, cells[1]) for _, tier, rule, cells in printed_rows(text)] == [
         ("1", "bp", "–"),
@@ -240,9 +224,7 @@ def test_a_constant_difference_is_marked(tmp_path: Path) -> None:
 def test_several_machines_and_commits_are_named(tmp_path: Path) -> None:
     base = make_result(DIGITS, "bp", 0, 0.9)
     device = base.environment.model_copy(update={"device_name": "Big GPU", "commit": "f" * 40, "dirty": True})
-    store_all(
-        [base, make_result(DIGITS, "oja", 0, 0.9, environment=device.model_dump(mode="json"))], tmp_path
-    )
+    store_all([base, make_result(DIGITS, "oja", 0, 0.9, environment=device.model_dump(mode="json"))], tmp_path)
     assert (
         "Measured at commits `abc1234`, `fffffff` (with uncommitted changes), "
         "on Big GPU (oja); Example CPU (bp). "

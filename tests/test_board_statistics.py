@@ -103,8 +103,7 @@ def naive_tiers(rows: dict[str, dict[int, float]]) -> dict[str, int]:
         tier += 1
         leader = left[0]
         p_values = [
-            float(stats.ttest_rel(list(rows[leader].values()), list(rows[name].values())).pvalue)
-            for name in left[1:]
+            float(stats.ttest_rel(list(rows[leader].values()), list(rows[name].values())).pvalue) for name in left[1:]
         ]
         worse = naive_holm(p_values, 0.05)
         together = [leader, *(name for name, is_worse in zip(left[1:], worse, strict=True) if not is_worse)]
@@ -118,9 +117,7 @@ def test_tiers_agree_with_the_naive_form() -> None:
     for trial in range(60):
         generator = random.Random(trial)
         rows = {
-            f"rule{i}": draw(
-                100 * trial + i, 5, generator.choice([0.9, 0.91, 0.95]), generator.choice([0.002, 0.02])
-            )
+            f"rule{i}": draw(100 * trial + i, 5, generator.choice([0.9, 0.91, 0.95]), generator.choice([0.002, 0.02]))
             for i in range(6)
         }
         found = tiers(rows)

@@ -107,9 +107,7 @@ DAMAGE = {
     "meta without identities": lambda f: _edit_meta(f, identity={}),
     "meta without sizes": lambda f: _edit_meta(f, bytes=None),
     "another format": lambda f: _edit_meta(f, format=0),
-    "header damaged": lambda f: (f / "train_images.npy").write_bytes(
-        b"\0" * (f / "train_images.npy").stat().st_size
-    ),
+    "header damaged": lambda f: (f / "train_images.npy").write_bytes(b"\0" * (f / "train_images.npy").stat().st_size),
 }
 
 
@@ -197,9 +195,7 @@ def test_full_disk(where, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(np, "save", save)
-    with pytest.raises(
-        DataError, match=r"is full: No space left on device.*HEBBBENCH_CACHE or --cache"
-    ) as caught:
+    with pytest.raises(DataError, match=r"is full: No space left on device.*HEBBBENCH_CACHE or --cache") as caught:
         data.load(GREY.name, **where)
     assert str(where["cache"]) in str(caught.value)
     assert list(where["cache"].iterdir()) == []

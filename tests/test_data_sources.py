@@ -216,9 +216,7 @@ def test_bad_idx_file(content, tmp_path):
 def test_idx_of_wrong_count_shape_and_label(tmp_path):
     splits = samples(GREY)
     folder = write_idx(tmp_path / "count", {**splits, "train": splits["test"]})
-    assert str(folder) in _fails(
-        GREY, tmp_path / "count", r"uint8 \(9, 7, 5, 1\), expected uint8 \(24, 7, 5, 1\)"
-    )
+    assert str(folder) in _fails(GREY, tmp_path / "count", r"uint8 \(9, 7, 5, 1\), expected uint8 \(24, 7, 5, 1\)")
     splits["test"].labels[3] = 9
     write_idx(tmp_path / "label", splits)
     _fails(GREY, tmp_path / "label", "row 3 of the test split .* has label 9, expected 0 to 2")
@@ -273,10 +271,7 @@ def test_hub_of_wrong_count_and_columns(tmp_path, monkeypatch):
         GREY,
         {
             "train": data.Split(
-                *(
-                    np.tile(a, (2,) + (1,) * (a.ndim - 1))
-                    for a in (splits["train"].images, splits["train"].labels)
-                )
+                *(np.tile(a, (2,) + (1,) * (a.ndim - 1)) for a in (splits["train"].images, splits["train"].labels))
             )
         },
     )

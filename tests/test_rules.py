@@ -155,9 +155,7 @@ def rows(weight: Tensor) -> Tensor:
     return weight if weight.dim() == 2 else weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def expected(
-    rule: str, hyperparameters: dict[str, Any], x_rows: Tensor, weight: Tensor, grad: Tensor
-) -> Tensor:
+def expected(rule: str, hyperparameters: dict[str, Any], x_rows: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
     options = {"temperature": 1.0, "rate_power": 0.5, "anti_hebbian": True} | hyperparameters
     match rule:
         case "bp":
@@ -224,9 +222,7 @@ def test_the_references_patches_are_what_the_convolution_sees(geometry):
     model, x = conv_model(geometry)
     layer = model.body.layer.double()
     output = layer(x.double()).detach().permute(0, 2, 3, 1).flatten(0, 2)
-    torch.testing.assert_close(
-        geometry.patches(x) @ rows(layer.weight.detach()).T, output, rtol=0, atol=1e-12
-    )
+    torch.testing.assert_close(geometry.patches(x) @ rows(layer.weight.detach()).T, output, rtol=0, atol=1e-12)
 
 
 def test_every_rule_in_the_registry_has_a_reference():

@@ -7,10 +7,11 @@ import os
 
 import pytest
 import torch
+
 from conftest import At, Lab
 from hebbbench.data.dataset import Dataset
 from hebbbench.record import environment
-from hebbbench.training import run as running
+from hebbbench.training import course
 from hebbbench.training.loop import CHECK_EVERY
 from hebbbench.training.run import run
 
@@ -28,7 +29,6 @@ CASES = {
     "adam": ("bp", "digits-mlp", {}, {"optimizer": {"name": "adam", "lr": 0.01}}),
     "untrained": ("random", "digits-mlp", {}, {"epochs": 0}),
 }
-TOUCHED = ("weight", "error", "labels", "grad")
 
 
 def make(lab: Lab, name: str, seed: int = 0):
@@ -52,7 +52,7 @@ def test_the_same_cell_gives_the_same_bits_and_another_seed_gives_others(lab, na
 
 @pytest.mark.parametrize("name", ["dropout", "crop-flip"])
 def test_what_is_drawn_while_training_matters(lab, name):
-    rule, base, changes, recipe = CASES[name]
+    rule, base, _, recipe = CASES[name]
     plain = lab.run(lab.cell(rule, lab.protocol(base), **recipe))
     assert plain.weights != lab.run(make(lab, name)).weights
 
@@ -89,9 +89,7 @@ def test_a_rule_from_outside_measures_what_the_same_rule_inside_does(lab):
 # Beating chance
 
 
-@pytest.mark.parametrize(
-    ("rule", "lr", "least"), [("bp", 0.05, 0.85), ("ghl", 0.03, 0.85), ("sign", 0.001, 0.85)]
-)
+@pytest.mark.parametrize(("rule", "lr", "least"), [("bp", 0.05, 0.85), ("ghl", 0.03, 0.85), ("sign", 0.001, 0.85)])
 def test_a_rule_that_learns_beats_chance_by_a_wide_margin(lab, rule, lr, least):
     size = {"architecture.options.widths": [64, 64], "training.batch_size": 32, "probe.epochs": 10}
     protocol = lab.protocol("digits-mlp", {**size, "training.epochs": 3, "training.rest.lr": 0.05})
@@ -147,7 +145,7 @@ def test_a_protocol_without_validation_samples_can_be_run(lab):
 
 def test_costs_count_the_work_that_was_done(lab):
     cost = lab.run(lab.cell("bp")).cost
-    assert (cost.steps, cost.samples_seen, cost.resumed) == (2 * 5, 2 * 1237, 0)
+    assert (cost.steps, cost.samples_seen, cost.resumed) == (2 * 5, 2 * 1242, 0)
     for value in (cost.wall_seconds, cost.train_seconds, cost.probe_seconds, cost.step_seconds, cost.peak_memory_bytes):
         assert value > 0
     assert cost.images_per_second == pytest.approx(cost.samples_seen / cost.train_seconds)
@@ -159,7 +157,7 @@ def test_a_layerwise_schedule_spends_the_epochs_once_a_layer(lab):
 
 
 def test_a_last_batch_of_one_sample_is_left_out(lab):
-    assert lab.run(lab.cell("bp", batch_size=206)).cost.samples_seen == 2 * 1236
+    assert lab.run(lab.cell("bp", batch_size=73)).cost.samples_seen == 2 * 1241
 
 
 def test_the_record_says_what_was_trained_on_which_data(lab):
@@ -169,7 +167,7 @@ def test_the_record_says_what_was_trained_on_which_data(lab):
     ]  # fmt: skip
     assert result.model.parameters == 64 * 16 + 16 * 12 + 12 * 10 + 10
     assert result.rule.signals == ["pre", "post", "weight", "grad"]
-    assert result.data.samples.model_dump() == {"train": 1237, "validation": 200, "test": 360 - 5}
+    assert result.data.samples.model_dump() == {"train": 1242, "validation": 200, "test": 355}
     assert set(result.data.identity) == {"train", "test"}
 
 
@@ -182,7 +180,7 @@ def test_the_test_split_is_opened_once_and_only_after_the_probe_is_trained(lab, 
     take = Dataset.open_test
 
     def spy(dataset: Dataset):
-        opened.append(list(seen.phases))
+        opened.append([name for name in seen.phases if not name.startswith("decoding")])
         return take(dataset)
 
     monkeypatch.setattr(Dataset, "open_test", spy)
@@ -254,25 +252,22 @@ def test_a_rule_that_raises_fails_with_its_reason_and_is_tried_again(lab):
     assert "the third reason" in result.reason
     assert result.metrics == {}
     retried = []
-    original = running._Run.result
+    original = course.Course.result
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(running._Run, "result", lambda self, identity: retried.append(1) or original(self, identity))
+        patch.setattr(course.Course, "result", lambda self, identity: retried.append(1) or original(self, identity))
         lab.run(cell, results=lab.results)
     assert retried == [1]
 
 
-def test_a_delta_of_the_wrong_shape_is_refused_by_name(lab):
-    from hebbbench.errors import RuleError
+def test_a_delta_of_the_wrong_shape_fails_the_cell_by_name(lab):
+    result = lab.run(lab.rule("shape", "weight: return weight.t()"))
+    assert result.status == "failed"
+    assert "Shape at layer 'body.fc1': delta has shape (64, 16)" in result.reason
+    assert "(16, 64)" in result.reason
 
-    path = lab.rule("shape", "weight: return weight.t()")
-    with pytest.raises(RuleError, match=r"Shape at layer 'body\.fc1': delta has shape \(64, 16\).*\(16, 64\)"):
-        lab.run(lab.cell(path))
 
-
-@pytest.mark.parametrize("error", [MemoryError("1 TB"), torch.OutOfMemoryError("1 TB")])
-@pytest.mark.parametrize("phase", ["training", "probe"])
 def test_running_out_of_memory_is_a_failure_with_that_reason(lab, monkeypatch, error, phase):
-    where = {"training": (running.Loop, "run"), "probe": (running, "extract")}[phase]
+    where = {"training": (course.Loop, "run"), "probe": (course, "extract")}[phase]
 
     def full(*_arguments: object):
         raise error
@@ -342,7 +337,7 @@ def test_a_getter_that_fails_leaves_null_and_a_reason_and_touches_no_neighbour(m
     monkeypatch.setattr(environment, "_cpu", broken)
     monkeypatch.setattr(environment, "_commit", broken)
     found = environment.describe("cpu", True)
-    reasons = {name: "RuntimeError: no such thing" for name in ("cpu", "commit", "device_name")}
+    reasons = dict.fromkeys(("cpu", "commit", "device_name"), "RuntimeError: no such thing")
     assert found.unavailable == {**sound.unavailable, **reasons}
     assert found.model_dump(exclude={"unavailable", *reasons}) == sound.model_dump(exclude={"unavailable", *reasons})
     assert (found.cpu, found.commit, found.device_name) == (None, None, None)

@@ -115,7 +115,10 @@ def parse_seeds(texts: list[str], protocol: Protocol) -> list[int]:
         if text == "all":
             seeds += protocol.seeds
         elif match := re.fullmatch(r"(\d+)-(\d+)", text):
-            seeds += range(int(match[1]), int(match[2]) + 1)
+            first, last = int(match[1]), int(match[2])
+            if first > last:
+                raise ProtocolError(f"seed range '{text}' runs backwards; write {last}-{first}.")
+            seeds += range(first, last + 1)
         elif text.isdecimal():
             seeds.append(int(text))
         else:

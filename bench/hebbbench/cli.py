@@ -9,11 +9,11 @@ from typing import Annotated, Literal
 
 import typer
 
+import hebbbench
 from hebbbench.errors import HebbBenchError
 
 app = typer.Typer(
     name="hebbbench",
-    help="Hebbian and biologically plausible learning rules against backpropagation, under fixed protocols.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -22,9 +22,11 @@ app = typer.Typer(
 list_app = typer.Typer(help="List what there is.", no_args_is_help=True)
 show_app = typer.Typer(help="Show one protocol or rule in full.", no_args_is_help=True)
 data_app = typer.Typer(help="Find, prepare and verify datasets.", no_args_is_help=True)
+new_app = typer.Typer(help="Write the files of something new.", no_args_is_help=True)
 app.add_typer(list_app, name="list")
 app.add_typer(show_app, name="show")
 app.add_typer(data_app, name="data")
+app.add_typer(new_app, name="new")
 
 Results = Annotated[Path, typer.Option(envvar="HEBBBENCH_RESULTS", help="Folder of results.")]
 DataRoot = Annotated[
@@ -47,9 +49,21 @@ def main() -> None:
     except HebbBenchError as error:
         print(f"hebbbench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("hebbbench: stopped.", file=sys.stderr)
-        sys.exit(130)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"hebbbench {hebbbench.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Hebbian and biologically plausible learning rules against backpropagation, under fixed protocols."""
 
 
 @app.command()
@@ -76,13 +90,13 @@ def run(
     from hebbbench.cell import cells, parse_axes, parse_seeds
     from hebbbench.progress import reporter
     from hebbbench.report import summary
-    from hebbbench.training.run import Settings, run_cell
+    from hebbbench.training.run import Settings, check_cell, run_cell
 
     found = registry.protocol(protocol)
-    rules = registry.rule_names() if "all" in rule else rule
+    rules = registry.rule_names() if "all" in rule else list(dict.fromkeys(rule))
     planned = cells(found, rules, parse_seeds(seed or ["0"], found), parse_axes(axis or [], found))
-    for name in dict.fromkeys(rules):
-        registry.rule(name)
+    for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
+        check_cell(cell)
     settings = Settings(device=device, data_root=data_root, cache=cache)
     out = reporter()
     done = []
@@ -94,7 +108,7 @@ def run(
                 out.say(f"  {done[-1].status}: {done[-1].reason}")
     finally:
         out.close()
-    print(summary(done, results))
+    print(summary(done, results, protocol, rules))
     if any(result.status != "ok" for result in done):
         raise typer.Exit(UNFINISHED)
 
@@ -123,9 +137,47 @@ def tune(
     found = registry.protocol(protocol)
     settings = Settings(device=device, data_root=data_root, cache=cache)
     recipe, _ = search(found, rule, parse_space(choose), settings, TUNING_SEEDS[:seeds], tell)
-    plain = recipe.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    print(f"\nFor {rule}.yaml, under recipes:\n")
+    plain = recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    print(f"\nFor {registry.rule_path(rule).with_suffix('.yaml').name}, under recipes:\n")
     print(yaml.safe_dump({found.name: plain}, sort_keys=False, default_flow_style=None, width=110), end="")
+
+
+@app.command()
+def check(
+    rule: Annotated[list[str] | None, typer.Argument(help="Name of a rule, or path of a .py file. Repeatable.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Every rule of the registry.")] = False,
+    json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")] = None,
+) -> None:
+    """Check that a rule keeps its contract, and measure how plausible it is. Exit 1 if a check fails."""
+    from hebbbench import checks, registry
+    from hebbbench.errors import UnknownNameError
+
+    if not rule and not every:
+        raise UnknownNameError("nothing to check. Name a rule or the path of its file, or give --all.")
+    reports = []
+    for name in dict.fromkeys([*(rule or []), *(registry.rule_names() if every else [])]):
+        reports.append(checks.check(name))
+        print(f"{reports[-1]}\n", flush=True)
+    if json_file is not None:
+        checks.save_json(reports, json_file)
+    failed = [report.rule for report in reports if not report.passed]
+    print(f"{len(reports)} checked, {len(failed)} with a failure{': ' if failed else '.'}{', '.join(failed)}")
+    if failed:
+        raise typer.Exit(UNFINISHED)
+
+
+@new_app.command("rule")
+def new_rule(
+    name: Annotated[str, typer.Argument(help="Lower-case letters, digits and underscores.")],
+    folder: Annotated[Path, typer.Option(help="Where to write.")] = Path("."),
+) -> None:
+    """Write a rule that works, its recipe and its test, to be edited into yours."""
+    from hebbbench.checks.scaffold import new_rule as write
+
+    files = write(name, folder)
+    print("\n".join(f"{path} written." for path in files))
+    print(f"Next:   hebbbench check {files[0]}")
+    print(f"        hebbbench run --protocol digits-mlp --rule {files[0]}")
 
 
 @list_app.command("protocols")
@@ -189,13 +241,14 @@ def leaderboard(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = Path(
         "LEADERBOARD.md"
     ),
+    readme: Annotated[Path | None, typer.Option(help="A file with board markers whose top rows are kept too.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the file is stale.")] = False,
 ) -> None:
     """Write LEADERBOARD.md from the results, and from nothing else."""
     from hebbbench import board
 
     if check:
-        problem = board.check(results, output)
+        problem = board.check(results, output, readme)
         if problem is not None:
             print(problem, file=sys.stderr)
             raise typer.Exit(UNFINISHED)
@@ -203,7 +256,7 @@ def leaderboard(
     elif str(output) == "-":
         print(board.build(results), end="")
     else:
-        board.write(results, output)
+        board.write(results, output, readme)
         print(f"{output} written from {results}/.")
 
 
@@ -225,7 +278,8 @@ def validate(
         elif finding.note is not None:
             print(f"{finding.path}: sound, but does not count: {finding.note}")
     bad = sum(finding.problem is not None for finding in findings)
-    print(f"{len(findings)} checked, {bad} with a problem.")
+    looked_at = len(files) if files else len(list(results.rglob("*.json")))
+    print(f"{looked_at} checked, {bad} with a problem.")
     if bad:
         raise typer.Exit(UNFINISHED)
 

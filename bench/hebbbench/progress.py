@@ -34,6 +34,10 @@ class Reporter(Protocol):
         """One line worth keeping."""
         ...
 
+    def end(self) -> None:
+        """The current phase is over."""
+        ...
+
     def close(self) -> None:
         """The run is over."""
         ...
@@ -51,6 +55,9 @@ class Silent:
     def say(self, text: str) -> None:
         pass
 
+    def end(self) -> None:
+        pass
+
     def close(self) -> None:
         pass
 
@@ -66,7 +73,7 @@ class Plain:
         self._note = ""
 
     def phase(self, name: str, total: int, done: int = 0) -> None:
-        self.close()
+        self.end()
         self._name, self._total, self._done, self._began, self._note = name, total, done, done, ""
         self._start = self._last = time.monotonic()
 
@@ -82,10 +89,15 @@ class Plain:
     def say(self, text: str) -> None:
         print(text, flush=True)
 
-    def close(self) -> None:
+    def end(self) -> None:
         if self._name:
-            self._line(f"done in {duration(time.monotonic() - self._start)}")
+            passed = duration(time.monotonic() - self._start)
+            whole = self._done >= self._total
+            self._line(f"done in {passed}" if whole else f"stopped at {self._done}/{self._total} after {passed}")
         self._name = ""
+
+    def close(self) -> None:
+        self.end()
 
     def _line(self, state: str) -> None:
         print("  " + ": ".join((self._name, state)) + (f"  {self._note}" if self._note else ""), flush=True)
@@ -122,6 +134,9 @@ class Live:
 
     def say(self, text: str) -> None:
         self._bars.console.print(text, highlight=False)
+
+    def end(self) -> None:
+        self._task = None
 
     def close(self) -> None:
         self._bars.stop()

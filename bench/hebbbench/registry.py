@@ -48,7 +48,13 @@ def _files(kind: str) -> Mapping[str, tuple[str, Path]]:
     """
     found: dict[str, tuple[str, Path]] = {}
     for package in _packages(kind):
-        for entry in files(package).iterdir():
+        try:
+            folder = files(package)
+        except ModuleNotFoundError as error:
+            raise HebbBenchError(
+                f"the entry point group hebbbench.{kind} names '{package}', which cannot be imported: {error}."
+            ) from error
+        for entry in folder.iterdir():
             path = Path(str(entry))
             if path.suffix != SUFFIX[kind] or path.stem.startswith("_"):
                 continue
@@ -141,14 +147,22 @@ def architecture(name: str) -> type[nn.Module]:
     return _only_class(module, nn.Module, "architecture", ProtocolError, mark="layout")
 
 
+_texts: dict[Path, str] = {}
+"""What each imported file said: a file edited since, in a notebook say, is imported anew."""
+
+
 def _import(kind: str, name: str, path: Path) -> ModuleType:
     entry = _files(kind).get(path.stem)
     try:
+        text = path.read_text(encoding="utf-8")
+        edited = _texts.get(path, text) != text
+        _texts[path] = text
         if entry is not None and entry[1] == path:
-            return importlib.import_module(f"{entry[0]}.{path.stem}")
+            module = importlib.import_module(f"{entry[0]}.{path.stem}")
+            return importlib.reload(module) if edited else module
         module_name = f"hebbbench_outside.{path.stem}"
         loaded = sys.modules.get(module_name)
-        if loaded is not None and loaded.__file__ == str(path):
+        if loaded is not None and loaded.__file__ == str(path) and not edited:
             return loaded
         spec = importlib.util.spec_from_file_location(module_name, path)
         if spec is None or spec.loader is None:

@@ -31,8 +31,12 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     )
 
 
-def summary(results: Sequence[Result], folder: Path) -> str:
-    """What a run measured, where it lies, and what to do next."""
+def summary(results: Sequence[Result], folder: Path, protocol: str, rules: Sequence[str]) -> str:
+    """What a run measured, where it lies, and what to do next.
+
+    Args:
+        folder: of the results; protocol, rules: as they were typed, names or paths.
+    """
     if not results:
         return "Nothing to run."
     body = table(
@@ -57,8 +61,8 @@ def summary(results: Sequence[Result], folder: Path) -> str:
     ]
     first = results[0]
     where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {os.path.commonpath(paths)}"
-    other = "bp" if first.rule.name != "bp" else "random"
-    again = f"hebbbench run --protocol {first.protocol.name} --rule {first.rule.name} --rule {other} --seed all"
+    other = "bp" if rules[0] != "bp" else "random"
+    again = f"hebbbench run --protocol {protocol} --rule {rules[0]} --rule {other} --seed all"
     return "\n".join(
         [
             "",

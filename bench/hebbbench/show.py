@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 
 import torch
+import yaml
 
 from hebbbench import registry
 from hebbbench.cell import cells
@@ -12,9 +13,8 @@ from hebbbench.data import dataset_spec
 from hebbbench.plasticity.rule import SIGNALS
 from hebbbench.protocol import Protocol, Recipe, resolve
 from hebbbench.report import table
+from hebbbench.training.course import describe_model
 from hebbbench.training.learner import Learner, build_model
-from hebbbench.training.run import describe_model
-from hebbbench.validation import canonical_json
 
 
 def protocol_page(protocol: Protocol) -> str:
@@ -125,5 +125,6 @@ def rule_page(name: str) -> str:
 
 
 def _compact(value: object) -> str:
-    """A value on one line, without quotes around names."""
-    return canonical_json(value).replace('"', "").replace(",", ", ").replace(":", " ")
+    """A value on one line, as YAML writes it."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10**6)
+    return text.removesuffix("\n").removesuffix("...").rstrip()

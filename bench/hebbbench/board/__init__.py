@@ -7,6 +7,7 @@ from pathlib import Path
 
 from hebbbench.board.current import sift
 from hebbbench.board.markdown import page
+from hebbbench.board.readme import refresh, stale, top
 from hebbbench.board.rows import Row, tables
 from hebbbench.board.validate import Finding, validate_results
 from hebbbench.errors import unknown_name
@@ -33,19 +34,25 @@ def build(results: Path) -> str:
     return render(gather(results))
 
 
-def write(results: Path, path: Path) -> None:
-    """Write the board to `path`, whole or not at all.
+def write(results: Path, path: Path, readme: Path | None = None) -> None:
+    """Write the board to `path`, and its top rows between the markers of `readme`, each whole or not at all.
 
     Raises:
-        HebbBenchError: as `build`, or the file cannot be written.
+        HebbBenchError: as `build`, or a file cannot be written.
     """
     write_atomic(path, build(results).encode())
+    if readme is not None:
+        refresh(readme, top(gather(results)))
 
 
-def check(results: Path, path: Path) -> str | None:
-    """None if the file at `path` is what the results say, else a message with the first lines that differ."""
+def check(results: Path, path: Path, readme: Path | None = None) -> str | None:
+    """None if the files are what the results say, else a message with the first lines that differ."""
+    command = f"hebbbench leaderboard --results {results} --output {path}"
+    command += f" --readme {readme}" if readme is not None else ""
+    if readme is not None and stale(readme, top(gather(results))):
+        return f"{readme} does not show the board's top rows. Write them anew with: {command}"
     if not path.is_file():
-        return f"{path} does not exist. Write it with: hebbbench leaderboard"
+        return f"{path} does not exist. Write it with: {command}"
     expected, actual = build(results), path.read_bytes().decode(errors="replace")
     if actual == expected:
         return None
@@ -56,7 +63,7 @@ def check(results: Path, path: Path) -> str | None:
     )
     shown = difference[:SHOWN_DIFFERENCES]
     more = [f"… and {len(difference) - len(shown)} more lines"] if len(difference) > len(shown) else []
-    head = f"{path} is not what the results say. Write it anew with: hebbbench leaderboard"
+    head = f"{path} is not what the results say. Write it anew with: {command}"
     return "\n".join([head, *shown, *more])
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hebbbench.errors import RuleError
+
 
 def soft_wta(post: Tensor, temperature: float) -> Tensor:
     """Soft winner-take-all: softmax(u / τ) over units, (B, out).
@@ -22,3 +24,27 @@ def losers_flipped(y: Tensor, post: Tensor) -> Tensor:
     """
     winner = post.argmax(dim=1, keepdim=True)
     return y.neg().scatter_(1, winner, y.gather(1, winner))
+
+
+def k_wta(post: Tensor, k: int) -> Tensor:
+    """Hard winner-take-all: 1 for the k units with the largest potentials in a row, 0 for the others, (B, out).
+
+    Exactly k win in each row; of units that tie, the first ones. (A threshold at the k-th largest would let every
+    tied unit win: all of them where all potentials are 0.)
+
+    Args:
+        post: potentials u, (B, out).
+        k: number of winners, 1 … out.
+
+    Raises:
+        RuleError: the layer has fewer than k units.
+    """
+    units = post.shape[1]
+    if not 1 <= k <= units:
+        raise RuleError(f"k = {k} winners cannot be chosen among {units} units. Give k from 1 to {units}.")
+    if k == 1:
+        return post.new_zeros(post.shape).scatter_(1, post.argmax(dim=1, keepdim=True), 1.0)
+    least = post.topk(k, dim=1).values[:, -1:]
+    above, tied = post > least, post == least
+    room = k - above.sum(dim=1, keepdim=True)
+    return (above | (tied & (tied.cumsum(dim=1) <= room))).to(post.dtype)

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from hebbbench.errors import RuleError, suggestion
+from hebbbench.plasticity.feedback import Path
 
 SIGNALS = {
     "pre": "presynaptic activity x, rows (B, in); lazy for convolutions",
@@ -32,7 +33,8 @@ class Rule(BaseModel):
 
     The parameter names of `delta` are the signals the rule may see (`SIGNALS`), and the harness passes only
     those. `delta` returns the direction of change, shape (out, in), positive = potentiation; the optimizer of
-    the recipe takes the step. It must not change its inputs, except `state`, in place.
+    the recipe takes the step. It must not change its inputs, except `state`, in place. `feedback` names the path on
+    which `grad` is carried back (see `hebbbench.plasticity.feedback`).
 
     Raises:
         RuleError: at import, when `delta` is missing or asks for a signal that does not exist.
@@ -41,6 +43,7 @@ class Rule(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
 
     signals: ClassVar[tuple[str, ...]] = ()
+    feedback: ClassVar[Path] = "exact"
     delta: ClassVar[Callable[..., Tensor]]
 
     @classmethod
@@ -56,6 +59,11 @@ class Rule(BaseModel):
                     f"rule {cls.__name__}: delta asks for the signal '{signal}', which does not exist. "
                     f"{suggestion(signal, SIGNALS)}"
                 )
+        if cls.feedback not in get_args(Path):
+            raise RuleError(
+                f"rule {cls.__name__}: there is no feedback path '{cls.feedback}'. "
+                f"{suggestion(cls.feedback, get_args(Path))}"
+            )
 
     def init(self, weight: Tensor) -> dict[str, Tensor]:
         """The rule's own tensors for a layer with this weight (out, in): traces, thresholds, win rates."""

@@ -31,6 +31,11 @@ class Pre(Protocol):
         """B, the number of rows: samples × positions."""
         ...
 
+    @property
+    def squared_norm(self) -> Tensor:
+        """‖x‖² of each row, (B,). For a convolution a sum over windows of x², which copies no patch."""
+        ...
+
     def outer(self, a: Tensor) -> Tensor:
         """⟨a xᵀ⟩, the mean over B of the outer product of `a` (B, out) with x, shape (out, in)."""
         ...
@@ -45,6 +50,10 @@ class LinearPre:
     @property
     def count(self) -> int:
         return self.rows.shape[0]
+
+    @property
+    def squared_norm(self) -> Tensor:
+        return self.rows.square().sum(1)
 
     def outer(self, a: Tensor) -> Tensor:
         return (a.T @ self.rows).div_(self.count)
@@ -85,6 +94,15 @@ class ConvPre:
         samples, columns, positions = patches.shape
         patches = patches.view(samples, channels, columns // channels, positions)
         return patches.permute(0, 3, 2, 1).reshape(self.count, -1)
+
+    @property
+    def squared_norm(self) -> Tensor:
+        x, padding = self._padded()
+        layer = self._layer
+        box = x.new_ones(1, 1, *_pair(layer.kernel_size))
+        energy = x.square().sum(1, keepdim=True)
+        summed = F.conv2d(energy, box, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation))
+        return summed.clamp_min(0).reshape(-1)
 
     def outer(self, a: Tensor) -> Tensor:
         x, padding = self._padded()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -44,3 +46,61 @@ def norm_rate(weight: Tensor, power: float) -> Tensor:
     """
     norms: Tensor = torch.linalg.vector_norm(weight, dim=1, keepdim=True)
     return (norms.sub(1).abs() + 1e-10).pow(power)
+
+
+def activity(post: Tensor, kind: Literal["linear", "relu", "tanh"]) -> Tensor:
+    """y = f(u), the activity a rule takes for the postsynaptic factor, (B, out): u itself, relu(u) or tanh(u)."""
+    match kind:
+        case "linear":
+            return post
+        case "relu":
+            return post.relu()
+        case "tanh":
+            return post.tanh()
+
+
+def correlation(a: Tensor) -> Tensor:
+    """⟨a aᵀ⟩, what the units of a layer fire together, shape (out, out).
+
+    Args:
+        a: postsynaptic factor, (B, out).
+    """
+    return (a.T @ a).div_(a.shape[0])
+
+
+def cosine(pre: Pre, post: Tensor, weight: Tensor) -> Tensor:
+    """w x / (‖w‖ ‖x‖), the match of direction alone, within [−1, 1], (B, out). 0 where x or w is 0."""
+    norms = torch.outer(pre.squared_norm.sqrt(), torch.linalg.vector_norm(weight, dim=1))
+    return (post / norms.clamp_min(torch.finfo(post.dtype).tiny)).clamp(-1, 1)
+
+
+def draw_counter(weight: Tensor) -> Tensor:
+    """Where a rule's own random draws start: an integer scalar for `state`, different for each layer and seed.
+
+    It is the sum of the bits of the weights as drawn, so it is the same in every order of summation, on every
+    device and at every precision. `permuted` and `resampled` seed one generator from it and move it on by 1: a cell
+    that is repeated, or stopped and resumed, draws the same.
+
+    Args:
+        weight: w at the start, (out, in).
+    """
+    return weight.detach().float().contiguous().view(torch.int32).sum()
+
+
+def permuted(a: Tensor, counter: Tensor) -> Tensor:
+    """The entries of `a` in random order, same shape. Moves `counter` (see `draw_counter`) on, in place."""
+    order = torch.randperm(a.numel(), generator=_generator(counter)).to(a.device)
+    return a.flatten()[order].view_as(a)
+
+
+def resampled(a: Tensor, counter: Tensor) -> Tensor:
+    """Entries drawn from those of `a` with replacement, same shape. Moves `counter` on, in place."""
+    drawn = torch.randint(a.numel(), (a.numel(),), generator=_generator(counter)).to(a.device)
+    return a.flatten()[drawn].view_as(a)
+
+
+def _generator(counter: Tensor) -> torch.Generator:
+    """On the CPU, whose numbers are the same whatever device the layer is on."""
+    source = torch.Generator().manual_seed(int(counter))
+    counter += 1
+    return source

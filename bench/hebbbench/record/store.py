@@ -30,13 +30,20 @@ def to_text(result: Result) -> str:
     return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes, option: str = "--results") -> None:
     """Write `content` to `path` so that the file is the old one or the new one, never a part of either.
+
+    Args:
+        option: of the command line, with which another folder can be chosen.
 
     Raises:
         ResultError: the folder cannot be written or the disk is full.
     """
+    path = path.resolve() if path.is_symlink() else path
     try:
+        if path.exists() and not path.is_file():
+            path.write_bytes(content)  # a device or pipe, such as /dev/stdout: nothing to replace
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
         try:
@@ -56,7 +63,7 @@ def write_atomic(path: Path, content: bytes) -> None:
             os.close(folder)
     except OSError as error:
         raise ResultError(
-            f"{path} cannot be written: {error.strerror}. Free some space or choose another folder with --results."
+            f"{path} cannot be written: {error.strerror}. Free some space or choose another folder with {option}."
         ) from error
 
 

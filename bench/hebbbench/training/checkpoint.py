@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,12 @@ import torch
 
 from hebbbench.record.store import write_atomic
 
+FORMAT = 2
+"""Of what is saved; a checkpoint of another format is not read."""
+
 
 class Checkpoint:
-    """The checkpoint of one cell.
+    """The checkpoint of one cell. It remembers the number of threads, which decides the order of sums, and so the bits.
 
     Args:
         folder: where checkpoints lie.
@@ -27,14 +32,22 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved, or None. A file that cannot be read is removed: the cell starts anew, with the same bits."""
+        """What was saved, or None. A damaged file is removed: the cell starts anew, with the same bits."""
         if not self.path.exists():
             return None
         try:
-            loaded: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError, OSError, KeyError):
-            self.path.unlink(missing_ok=True)
+            content = self.path.read_bytes()
+            digest, payload = content[: len(_digest(b""))], content[len(_digest(b"")) :]
+            if digest != _digest(payload):
+                raise ValueError("the digest does not fit")
+            loaded: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+        except (RuntimeError, EOFError, ValueError, OSError, KeyError, pickle.UnpicklingError):
+            self.remove()
             return None
+        if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
+            self.remove()
+            return None
+        torch.set_num_threads(loaded["threads"])
         return loaded
 
     def due(self) -> bool:
@@ -48,10 +61,16 @@ class Checkpoint:
             ResultError: the folder cannot be written or the disk is full; the old checkpoint still stands.
         """
         buffer = io.BytesIO()
-        torch.save(state, buffer)
-        write_atomic(self.path, buffer.getvalue())
+        torch.save({"format": FORMAT, "threads": torch.get_num_threads(), **state}, buffer)
+        payload = buffer.getvalue()
+        write_atomic(self.path, _digest(payload) + payload, "--cache")
         self._last = time.monotonic()
 
     def remove(self) -> None:
-        """The cell is done."""
-        self.path.unlink(missing_ok=True)
+        """The cell is done; what a killed process left half-written goes too."""
+        for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")):
+            path.unlink(missing_ok=True)
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.sha256(payload).digest()

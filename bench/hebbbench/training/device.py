@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import resource
 import sys
 import warnings
+from pathlib import Path
 
 import torch
 
@@ -27,7 +29,7 @@ def prepare_torch(name: str | None) -> torch.device:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise HebbBenchError(
-            f"device '{name}' cannot be used here: {str(error).splitlines()[0]} Use --device cpu."
+            f"device '{name}' cannot be used here: {str(error).splitlines()[0].rstrip('.')}. Use --device cpu."
         ) from error
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
@@ -41,15 +43,25 @@ def prepare_torch(name: str | None) -> torch.device:
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Begin a new measurement of the peak, where the device can."""
+    """Begin a new measurement of the peak, where the system can."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
+    elif sys.platform.startswith("linux"):
+        with contextlib.suppress(OSError):
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes: allocated on the device since the reset, or resident in main memory since the process began."""
+    """Peak bytes since the reset: allocated on the device, or resident in main memory.
+
+    Where main memory's peak cannot be reset (not Linux), it is the peak since the process began.
+    """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 

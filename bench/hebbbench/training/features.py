@@ -87,5 +87,6 @@ def _allocate(rows: int, columns: int, device: torch.device, scratch: Path) -> T
 
 
 def _free_memory() -> int:
-    """Main memory that can be had without swapping, in bytes."""
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    """Main memory that can be had without swapping, in bytes; all there is, where the system does not say."""
+    known = "SC_AVPHYS_PAGES" if "SC_AVPHYS_PAGES" in os.sysconf_names else "SC_PHYS_PAGES"
+    return os.sysconf(known) * os.sysconf("SC_PAGE_SIZE")

@@ -17,6 +17,7 @@ from hebbbench.cell import Cell
 from hebbbench.data.batches import Layout
 from hebbbench.errors import ProtocolError, suggestion
 from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.feedback import lay
 from hebbbench.plasticity.signals import weight_rows
 from hebbbench.protocol import Init
 from hebbbench.rng import derive, generator, torch_seeded
@@ -49,6 +50,7 @@ class Learner:
             self.model = build_model(work.architecture.name, recipe.architecture, shape, classes)
         self.end_to_end = rule.end_to_end()
         patterns = work.plastic if self.end_to_end else work.plastic_unsupervised or work.plastic
+        lay(self.model, rule.feedback, cell.seed)
         self.plasticity = Plasticity(self.model, patterns, rule, recipe.hyperparameters)
         initialise(self.plasticity.weights(), recipe.training.init, cell.seed)
         self.model.to(device)
@@ -60,7 +62,8 @@ class Learner:
         self.device = device
         self.annealing = recipe.training.annealing
         self.optimizers = self._optimizers(cell)
-        self.has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+        has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
+        self.draws = has_dropout or rule.feedback == "batchwise_sign"
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
         # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
         self.stop_after_last = work.probe.statistics_samples > 0
@@ -94,11 +97,13 @@ class Learner:
             The mean cross-entropy, a scalar tensor on the device, or None for a rule without a task loss.
         """
         self._train_mode(only)
+        if self.draws:
+            torch.manual_seed(derive(self.seed, "dropout", number))
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = None
         if self.end_to_end:
-            loss = self._end_to_end_pass(x, labels, number, only)
+            loss = self._end_to_end_pass(x, labels, only)
         else:
             self._local_pass(x, labels, only)
         optimise.anneal(self.optimizers, self.annealing, done)
@@ -107,10 +112,8 @@ class Learner:
         self.plasticity.constrain(only)
         return loss
 
-    def _end_to_end_pass(self, x: Tensor, labels: Tensor, number: int, only: int | None) -> Tensor:
+    def _end_to_end_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor:
         needs_gradient = self.plasticity.moment == "backward"
-        if self.has_dropout:
-            torch.manual_seed(derive(self.seed, "dropout", number))
         with self.plasticity.learning(labels, only):
             with nullcontext() if needs_gradient else torch.no_grad():
                 features = self.model.body(x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -45,9 +46,21 @@ class State:
     step: int = 0
     samples: int = 0
     seconds: float = 0.0
+    wall: float = 0.0
+    probe_seconds: float = 0.0
     loss: float = 0.0
     resumed: int = 0
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._mark = time.perf_counter()
+
+    def tick(self) -> float:
+        """Add the time since the last call to `wall`, and return it."""
+        now = time.perf_counter()
+        passed, self._mark = now - self._mark, now
+        self.wall += passed
+        return passed
 
     def record(self, curve: str, x: float, y: float) -> None:
         """Add a point to a curve."""
@@ -119,9 +132,9 @@ class Loop:
             source = generator(self.learner.seed, "augmentation", state.step)
             x, labels = self.batches.batch(order[batch * size : (batch + 1) * size], source)
             done = (state.epoch * self.per_epoch + batch) / stage_steps
-            loss = self.learner.step(x, labels, state.step, done, only)
-            if loss is not None:
-                loss_sum += loss
+            batch_loss = self.learner.step(x, labels, state.step, done, only)
+            if batch_loss is not None:
+                loss_sum += batch_loss
             state.batch, state.step, state.samples = batch + 1, state.step + 1, state.samples + len(labels)
             self.reporter.advance()
             if state.step % CHECK_EVERY == 0:
@@ -134,7 +147,11 @@ class Loop:
             self._estimate(began)
         state.seconds += self._elapsed(began)
         state.loss = 0.0
-        self._close_epoch(passed + 1, loss_sum.item() / self.per_epoch)
+        loss = loss_sum.item() / self.per_epoch
+        if not math.isfinite(loss):
+            self._check()
+            raise Diverged(state.step, "the read-out", "the loss is not a finite number")
+        self._close_epoch(passed + 1, loss)
 
     def _close_epoch(self, epochs: int, loss: float) -> None:
         """Put the epoch's figures on the curves. x counts epochs over all stages."""
@@ -168,10 +185,11 @@ class Loop:
             if left > 20:
                 self.reporter.say(
                     f"  training will take about {duration(left)} on {self.learner.device.type}: {self.total} steps, "
-                    f"{1000 * step:.0f} ms each (measured over {ESTIMATE_AFTER - 1}); the probe follows"
+                    f"{1000 * step:.3g} ms each (measured over {ESTIMATE_AFTER - 1}); the probe follows"
                 )
 
     def _save(self) -> None:
+        self.state.tick()
         self.checkpoint.save({"state": asdict(self.state), "learner": self.learner.state_dict(), "probe": None})
         if self.stop.asked:
             raise RunInterrupted(

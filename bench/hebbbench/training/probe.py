@@ -112,7 +112,8 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
     deviation, mean = torch.std_mean(train, dim=0, correction=0)
     scale = torch.where(deviation > 1e-6 * deviation.max(), 1 / deviation, torch.zeros_like(deviation))
     for features in (train, *others):
-        features.sub_(mean).mul_(scale)
+        if len(features):
+            features.sub_(mean).mul_(scale)
     return mean, scale
 
 

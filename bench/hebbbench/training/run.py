@@ -1,39 +1,25 @@
-"""One cell from its protocol to its result: train, freeze, probe, and open the test split once."""
+"""Running cells: the way in, for the command line and as a library."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from hebbbench import registry
 from hebbbench.cell import Cell, cells
-from hebbbench.data import Dataset, Split, dataset_spec, load, split_indices
-from hebbbench.data.batches import Batches
+from hebbbench.data import Dataset, dataset_spec, load
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import HebbBenchError, RunInterrupted
-from hebbbench.plasticity.signals import weight_rows
+from hebbbench.errors import RunInterrupted
 from hebbbench.progress import Reporter, Silent
 from hebbbench.protocol import AxisValue, Protocol, Recipe
 from hebbbench.record import schema, store
-from hebbbench.record.environment import describe
-from hebbbench.rng import generator
 from hebbbench.training.checkpoint import Checkpoint
-from hebbbench.training.device import peak_memory, prepare_torch, reset_peak_memory
-from hebbbench.training.features import estimate_statistics, extract, statistics_kept
-from hebbbench.training.interrupt import StopRequest, stop_requests
-from hebbbench.training.learner import Learner, architecture_layout
-from hebbbench.training.loop import Diverged, Loop, State, restore
-from hebbbench.training.probe import Labelled, LinearProbe, fit, standardise
-
-PROBED_STEPS = 2
-"""Steps run twice, before training, to see whether this machine repeats its bits."""
+from hebbbench.training.course import Course
+from hebbbench.training.device import prepare_torch
+from hebbbench.training.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -44,23 +30,6 @@ class Settings:
     data_root: Path | None = None
     cache: Path | None = None
     checkpoint_seconds: float = 60.0
-
-
-@dataclass
-class _Measured:
-    """What a cell has to show so far; a cell that fails half way still reports this much."""
-
-    model: schema.Model | None = None
-    metrics: dict[str, schema.Metric] = field(default_factory=dict)
-    probe_curve: list[tuple[float, float]] = field(default_factory=list)
-    weights: str | None = None
-    probe_seconds: float = 0.0
-    determinism: bool | None = None
-    state: State = field(default_factory=State)
-    phase: str = "setup"
-
-    def accuracy(self, name: str, value: float, epoch: int) -> None:
-        self.metrics[f"{name}.accuracy"] = schema.Metric(value=value, split=name.rpartition(".")[2], epoch=epoch)  # type: ignore[arg-type]
 
 
 def run(
@@ -122,15 +91,33 @@ def run_cell(
     if results is not None and not force:
         done = finished(cell, identity, results)
         if done is not None:
+            reporter.say("  done before; --force runs it again")
             return done
     checkpoint = Checkpoint(resolve_cache(settings.cache) / "checkpoints", identity, settings.checkpoint_seconds)
     if force:
         checkpoint.remove()
-    result = _Run(cell, dataset, checkpoint, settings, reporter, read_test).result(identity)
+    device = prepare_torch(settings.device)
+    course = Course(cell, dataset, checkpoint, device, resolve_cache(settings.cache) / "scratch", reporter, read_test)
+    try:
+        result = course.result(identity)
+    finally:
+        reporter.end()
     if results is not None:
         store.save(result, results)
     checkpoint.remove()
+    if course.stopped and results is not None:
+        raise RunInterrupted(f"stopped; {cell} is finished and saved.")
     return result
+
+
+def check_cell(cell: Cell) -> None:
+    """Build what a cell trains, and drop it: whatever is wrong with it comes to light before anything has run.
+
+    Raises:
+        HebbBenchError: rule, recipe, architecture and protocol do not fit together.
+    """
+    spec = dataset_spec(cell.work.data.dataset)
+    Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
 
 
 def finished(cell: Cell, identity: str, results: Path) -> schema.Result | None:
@@ -154,242 +141,3 @@ def load_with_progress(name: str, settings: Settings, reporter: Reporter) -> Dat
         last = done
 
     return load(name, data_root=settings.data_root, cache=settings.cache, progress=progress)
-
-
-class _Run:
-    """The course of one cell."""
-
-    def __init__(
-        self,
-        cell: Cell,
-        dataset: Dataset,
-        checkpoint: Checkpoint,
-        settings: Settings,
-        reporter: Reporter,
-        read_test: bool,
-    ) -> None:
-        self.cell = cell
-        self.dataset = dataset
-        self.checkpoint = checkpoint
-        self.reporter = reporter
-        self.read_test = read_test
-        self.device = prepare_torch(settings.device)
-        self.scratch = resolve_cache(settings.cache) / "scratch"
-        self.measured = _Measured()
-        train, validation = split_indices(dataset.train.labels, cell.work.data.validation)
-        self.train_indices = torch.as_tensor(train, device=self.device)
-        self.validation_indices = torch.as_tensor(validation, device=self.device)
-
-    def result(self, identity: str) -> schema.Result:
-        """Run the cell to its end, whatever that is."""
-        began, started = time.perf_counter(), datetime.now(UTC)
-        reset_peak_memory(self.device)
-        status: schema.Status = "ok"
-        reason: str | None = None
-        stop: schema.Stop | None = None
-        try:
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())), stop_requests() as request:
-                self._measure(request)
-        except Diverged as error:
-            status, reason = "diverged", str(error)
-            stop = schema.Stop(phase=self.measured.phase, step=error.step, layer=error.layer)
-        except HebbBenchError:
-            raise
-        except (MemoryError, torch.OutOfMemoryError) as error:
-            status = "failed"
-            reason = f"out of memory on {self.device.type} during {self.measured.phase}: {_line(error)}"
-            stop = schema.Stop(phase=self.measured.phase, step=self.measured.state.step)
-        except Exception as error:
-            status, reason = "failed", f"{type(error).__name__} during {self.measured.phase}: {_line(error)}"
-            stop = schema.Stop(phase=self.measured.phase, step=self.measured.state.step)
-        return self._record(identity, status, reason, stop, time.perf_counter() - began, started)
-
-    def _measure(self, request: StopRequest) -> None:
-        measured, work = self.measured, self.cell.work
-        batches = self._batches(self.dataset.train)
-        learner = self._learner()
-        measured.model = describe_model(learner)
-        if self.cell.recipe.training.epochs:
-            measured.determinism = self._repeats_bits(batches)
-        saved = self.checkpoint.load()
-        if saved is not None:
-            measured.state = restore(saved, learner)
-            self.reporter.say(f"  going on from the checkpoint at step {measured.state.step}")
-        measured.phase = "training"
-        validate = partial(self._accuracy, learner, batches, self.validation_indices) if work.data.validation else None
-        Loop(
-            learner,
-            batches,
-            self.train_indices,
-            self.cell.recipe.training,
-            measured.state,
-            self.checkpoint,
-            request,
-            self.reporter,
-            validate,
-        ).run()
-        measured.weights = learner.digest()
-        measured.phase = "probe"
-        self._probe(learner, batches, request, saved)
-
-    def _probe(self, learner: Learner, batches: Batches, request: StopRequest, saved: dict[str, Any] | None) -> None:
-        """Freeze the body, train the linear probe on its features, then read the test split."""
-        measured, spec, epochs = self.measured, self.cell.work.probe, self.cell.recipe.training.epochs
-        began = time.perf_counter()
-        if learner.end_to_end and len(self.validation_indices):
-            measured.accuracy(
-                "end_to_end.validation", self._accuracy(learner, batches, self.validation_indices), epochs
-            )
-        with statistics_kept(learner):
-            estimate_statistics(learner, batches, self.train_indices, spec.statistics_samples)
-            self.reporter.phase("extracting features", len(self.train_indices) + len(self.validation_indices))
-            train = self._features(learner, batches, self.train_indices)
-            validation = self._features(learner, batches, self.validation_indices)
-            moments = standardise(train.features, validation.features) if spec.standardize else None
-            probe = LinearProbe(spec, train.features.shape[1], self.dataset.classes, self.cell.seed, self.device)
-            if saved is not None and saved["probe"] is not None:
-                probe.load_state_dict(saved["probe"])
-            self.reporter.phase("linear probe", spec.epochs, probe.epoch)
-            while probe.epoch < spec.epochs:
-                fit(probe, train, validation if len(validation.labels) else None, self.reporter)
-                measured.probe_curve = probe.curve
-                if request.asked or self.checkpoint.due():
-                    self._save(learner, probe, request)
-            measured.accuracy("probe.train", probe.accuracy(train), spec.epochs)
-            if len(validation.labels):
-                measured.accuracy("probe.validation", probe.accuracy(validation), spec.epochs)
-            if self.read_test:
-                test = self._batches(self.dataset.open_test())
-                everything = torch.arange(len(test), device=self.device)
-                self.reporter.phase("test", len(test))
-                held_out = self._features(learner, test, everything)
-                if moments is not None:
-                    held_out.features.sub_(moments[0]).mul_(moments[1])
-                measured.accuracy("probe.test", probe.accuracy(held_out), spec.epochs)
-        if self.read_test and learner.end_to_end:
-            measured.accuracy("end_to_end.test", self._accuracy(learner, test, everything), epochs)
-        measured.probe_seconds = time.perf_counter() - began
-
-    def _save(self, learner: Learner, probe: LinearProbe, request: StopRequest) -> None:
-        state = {"state": asdict(self.measured.state), "learner": learner.state_dict(), "probe": probe.state_dict()}
-        self.checkpoint.save(state)
-        if request.asked:
-            raise RunInterrupted(
-                f"stopped after probe epoch {probe.epoch} of {probe.spec.epochs}. "
-                "Run the same command again to go on from there."
-            )
-
-    def _learner(self) -> Learner:
-        return Learner(self.cell, self.dataset.shape, self.dataset.classes, self.device)
-
-    def _batches(self, split: Split) -> Batches:
-        data = self.cell.work.data
-        layout = architecture_layout(self.cell.work.architecture.name)
-        return Batches(
-            split.images,
-            split.labels,
-            device=self.device,
-            mean=data.mean,
-            std=data.std,
-            layout=layout,
-            augment=data.augment,
-        )
-
-    def _features(self, learner: Learner, batches: Batches, indices: Tensor) -> Labelled:
-        features = extract(learner, batches, indices, self.reporter, self.scratch)
-        return Labelled(features, batches.labels(indices))
-
-    def _accuracy(self, learner: Learner, batches: Batches, indices: Tensor) -> float:
-        """The network's own read-out, in inference mode, on the indexed samples."""
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for part in indices.split(256):
-            x, labels = batches.plain(part)
-            correct += (learner.logits(x).argmax(1) == labels).sum()
-        return correct.item() / len(indices)
-
-    def _repeats_bits(self, batches: Batches) -> bool:
-        """Whether the first steps, run twice from the same start, leave the same weights."""
-        training = self.cell.recipe.training
-        size = min(training.batch_size, len(self.train_indices))
-        digests = set()
-        for _ in range(2):
-            learner = self._learner()
-            for step in range(PROBED_STEPS):
-                source = generator(self.cell.seed, "determinism probe", step)
-                order = torch.randperm(len(self.train_indices), generator=source)[:size]
-                x, labels = batches.batch(self.train_indices[order.to(self.device)], source)
-                learner.step(x, labels, step, 0.0, 0 if training.schedule == "layerwise" else None)
-            digests.add(learner.digest())
-        return len(digests) == 1
-
-    def _record(
-        self,
-        identity: str,
-        status: schema.Status,
-        reason: str | None,
-        stop: schema.Stop | None,
-        wall: float,
-        started: datetime,
-    ) -> schema.Result:
-        cell, measured, state = self.cell, self.measured, self.measured.state
-        points = dict(state.curves)
-        if measured.probe_curve:
-            points["probe.validation.accuracy"] = measured.probe_curve
-        curves = {name: [[float(x), y] for x, y in pairs] for name, pairs in points.items()}
-        return schema.Result(
-            cell=identity,
-            protocol=schema.ProtocolRef(
-                name=cell.protocol.name, version=cell.protocol.version, hash=cell.protocol.hash
-            ),
-            axes=cell.axes,
-            rule=schema.RuleRef(
-                name=cell.rule_name, source_hash=cell.source_hash, signals=list(registry.rule(cell.rule).signals)
-            ),
-            recipe=cell.recipe,
-            seed=cell.seed,
-            data=schema.DataRef(
-                dataset=self.dataset.name,
-                identity=self.dataset.identity,
-                pinned=self.dataset.pinned,
-                samples=schema.Samples(
-                    train=len(self.train_indices),
-                    validation=len(self.validation_indices),
-                    test=dataset_spec(self.dataset.name).counts["test"],
-                ),
-            ),
-            model=measured.model,
-            status=status,
-            reason=reason,
-            stop=stop,
-            metrics=measured.metrics,
-            curves=curves,
-            weights=measured.weights,
-            cost=schema.Cost(
-                wall_seconds=wall,
-                train_seconds=state.seconds,
-                probe_seconds=measured.probe_seconds,
-                step_seconds=state.seconds / state.step if state.step else None,
-                images_per_second=state.samples / state.seconds if state.seconds else None,
-                peak_memory_bytes=peak_memory(self.device),
-                steps=state.step,
-                samples_seen=state.samples,
-                resumed=state.resumed,
-            ),
-            environment=describe(str(self.device), measured.determinism),
-            started=started.isoformat(timespec="seconds"),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
-        )
-
-
-def describe_model(learner: Learner) -> schema.Model:
-    """Parameter count and plastic layers of what is trained."""
-    layers = [(layer.name, weight_rows(layer.module.weight.detach()).shape) for layer in learner.plasticity.layers]
-    return schema.Model(
-        parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
-        plastic=[schema.PlasticLayer(name=name, units=shape[0], fan_in=shape[1]) for name, shape in layers],
-    )
-
-
-def _line(error: BaseException) -> str:
-    """An exception's text on one line."""
-    return " ".join(str(error).split()) or "no message"

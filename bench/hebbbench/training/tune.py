@@ -13,7 +13,7 @@ from hebbbench.cell import cells
 from hebbbench.errors import ProtocolError
 from hebbbench.progress import Silent
 from hebbbench.protocol import Protocol, Recipe, Search
-from hebbbench.training.run import Settings, run_cell
+from hebbbench.training.run import Settings, check_cell, run_cell
 from hebbbench.validation import canonical_json, parse_values, validate
 
 TUNING_SEEDS = (1000, 1001, 1002)
@@ -51,14 +51,20 @@ def search(
         ProtocolError: a key does not exist or is frozen, or no trial could be scored.
     """
     began = time.perf_counter()
+    if not protocol.data.validation:
+        raise ProtocolError(
+            f"protocol '{protocol.name}' holds out no validation samples, so nothing can be tuned on it."
+        )
     own = registry.recipe(rule, protocol.name) or Recipe(provenance="default")
     base = own.model_dump(mode="json", exclude_none=True, exclude={"provenance", "source", "search"})
+    choices = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
+    planned = [cells(protocol, [rule], list(seeds), {}, _with(protocol, base, choice)) for choice in choices]
+    for first, *_ in planned:
+        check_cell(first)
     trials = []
-    for values in product(*space.values()):
-        choice = dict(zip(space, values, strict=True))
-        recipe = _with(protocol, base, choice)
+    for choice, trial_cells in zip(choices, planned, strict=True):
         scores, reason = [], None
-        for cell in cells(protocol, [rule], list(seeds), {}, recipe):
+        for cell in trial_cells:
             result = run_cell(cell, None, settings, Silent(), read_test=False)
             metric = result.metrics.get(protocol.headline.replace(".test.", ".validation."))
             if metric is None or metric.value is None:

@@ -1,0 +1,81 @@
+"""The board's top rows in the README: rules down, protocols across, between two markers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean
+
+from hebbbench.board.current import sift
+from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table, tables
+from hebbbench.board.text import NOTHING, percent
+from hebbbench.errors import ResultError
+from hebbbench.plan import Sources
+from hebbbench.record.store import write_atomic
+
+BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
+SHOWN_RULES = 8
+
+
+def top(sources: Sources) -> str:
+    """A Markdown table: the best rules by mean accuracy over the protocols they share, backprop, and random features.
+
+    A protocol is shown if backprop or the untrained network has been measured there. (k) marks fewer seeds than the
+    protocol's.
+    """
+    shown = [table for table in tables(sources, sift(sources)) if table.row(BACKPROP) or table.row(RANDOM)]
+    if not shown:
+        return "No results yet."
+    rules = {row.rule for table in shown for row in table.rows if row.accuracy is not None}
+    ranked = sorted(rules - {RANDOM}, key=lambda rule: (-_standing(rule, shown), rule))[:SHOWN_RULES]
+    if BACKPROP in rules and BACKPROP not in ranked:
+        ranked.append(BACKPROP)
+    heads = ["accuracy, %", *(_head(table) for table in shown)]
+    lines = [[f"`{rule}`", *(_cell(table.row(rule), table) for table in shown)] for rule in ranked]
+    lines.append([f"`{RANDOM}` (nothing learnt)", *(_cell(table.row(RANDOM), table) for table in shown)])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, ["---", *["---:"] * len(shown)], *lines])
+
+
+def _standing(rule: str, shown: list[Table]) -> float:
+    """Mean difference to the random features of each table where both stand; −1 where there is none."""
+    gaps = []
+    for table in shown:
+        row, random = table.row(rule), table.row(RANDOM)
+        if row is not None and row.accuracy is not None and random is not None and random.accuracy is not None:
+            gaps.append(row.accuracy.mean - random.accuracy.mean)
+    return mean(gaps) if gaps else -1.0
+
+
+def _head(table: Table) -> str:
+    axes = "".join(f", {name} = {value}" for name, value in sorted(table.axes.items()))
+    return f"[{table.protocol.name}](LEADERBOARD.md#{table.protocol.name}){axes}"
+
+
+def _cell(row: Row | None, table: Table) -> str:
+    if row is None or row.accuracy is None:
+        return NOTHING
+    sd = f" ± {percent(row.accuracy.sd)}" if row.accuracy.sd is not None else ""
+    fewer = f" ({row.accuracy.n})" if row.accuracy.n < len(table.protocol.seeds) else ""
+    return f"{percent(row.accuracy.mean)}{sd}{fewer}"
+
+
+def with_rows(text: str, rows: str, path: Path) -> str:
+    """`text` with what stands between the markers replaced by `rows`.
+
+    Raises:
+        ResultError: a marker is missing, or stands twice.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(END) < text.index(BEGIN):
+        raise ResultError(f"{path} needs the markers {BEGIN} and {END} once each, in this order.")
+    before, _, rest = text.partition(BEGIN)
+    return f"{before}{BEGIN}\n{rows}\n{END}{rest.partition(END)[2]}"
+
+
+def refresh(path: Path, rows: str) -> None:
+    """Write `rows` between the markers of the file at `path`, whole or not at all."""
+    write_atomic(path, with_rows(path.read_text(encoding="utf-8"), rows, path).encode())
+
+
+def stale(path: Path, rows: str) -> bool:
+    """Whether the file at `path` shows other rows."""
+    text = path.read_text(encoding="utf-8")
+    return text != with_rows(text, rows, path)

@@ -1,0 +1,479 @@
+"""The command line as a stranger meets it: what runs, what is kept, what is said, and how it exits."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import At, Lab
+from hebbbench import cli, registry
+from hebbbench.record import store
+from hebbbench.training import course
+
+AXIS = {"axes": {"width": {"path": "architecture.options.dropout", "values": [0.0, 0.5]}}}
+
+
+@pytest.fixture
+def call(lab, monkeypatch, capsys):
+    """call(arguments) → (exit status, standard output, standard error), as the installed command gives them."""
+    monkeypatch.chdir(lab.root)
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["hebbbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[str]:
+    """The cells that were really run, in order."""
+    cells: list[str] = []
+    result = course.Course.result
+
+    def spy(self, identity):
+        cells.append(f"{self.cell.rule_name} {self.cell.seed}")
+        return result(self, identity)
+
+    monkeypatch.setattr(course.Course, "result", spy)
+    return cells
+
+
+def stored(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json"))
+
+
+# run
+
+
+def test_run_keeps_one_canonical_file_a_cell_and_says_where(lab, call, trained):
+    code, out, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "-r", "random", "-s", "0-1", "-s", "7")
+    assert (code, err) == (0, "")
+    assert trained == ["bp 0", "random 0", "bp 1", "random 1", "bp 7", "random 7"]
+    assert stored(lab.root / "runs") == [
+        f"tiny/{rule}/seed-{seed}.json" for rule in ("bp", "random") for seed in (0, 1, 7)
+    ]
+    assert all(item.problem is None for item in store.scan(lab.root / "runs"))
+    assert "[6/6] tiny · random · seed 7" in out
+    for path in (lab.root / "runs").rglob("*.json"):
+        value = json.loads(path.read_text())["metrics"]["probe.test.accuracy"]["value"]
+        assert f"{100 * value:.2f} %" in out
+
+
+def test_seed_zero_is_run_if_none_is_named_and_all_runs_the_protocols(lab, call, trained):
+    path = lab.protocol_file("digits-mlp", {"seeds": [0, 2]})
+    assert call("run", "-p", path, "-r", "random")[0] == 0
+    assert trained == ["random 0"]
+    assert call("run", "-p", path, "-r", "random", "-s", "all")[0] == 0
+    assert trained == ["random 0", "random 2"]
+
+
+def test_a_seed_named_twice_is_run_once(lab, call, trained):
+    call("run", "-p", lab.protocol_file(), "-r", "random", "-s", "1", "-s", "0-1", "-s", "1")
+    assert trained == ["random 1", "random 0"]
+
+
+def test_every_rule_is_run_for_all(lab, call, trained, monkeypatch):
+    monkeypatch.setattr(registry, "rule_names", lambda: ["bp", "random", "sign"])
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "all")
+    assert trained == ["bp 0", "random 0", "sign 0"]
+    assert (code, err) == (0, "")
+
+
+def test_a_finished_cell_is_not_run_twice_unless_forced(lab, call, trained):
+    arguments = ("run", "-p", lab.protocol_file(), "-r", "bp")
+    call(*arguments)
+    (path,) = (lab.root / "runs").rglob("*.json")
+    before = path.read_bytes()
+    code, out, _ = call(*arguments)
+    assert (code, trained, path.read_bytes()) == (0, ["bp 0"], before)
+    assert "ok" in out
+    assert call(*arguments, "--force")[0] == 0
+    assert trained == ["bp 0", "bp 0"]
+    measured = [json.loads(text) for text in (before, path.read_bytes())]
+    assert measured[0]["metrics"] == measured[1]["metrics"]
+    assert measured[0]["weights"] == measured[1]["weights"]
+
+
+def test_a_cell_of_another_protocol_version_is_run_again(lab, call, trained):
+    call("run", "-p", lab.protocol_file(), "-r", "random")
+    call("run", "-p", lab.protocol_file("digits-mlp", {"version": 2}), "-r", "random")
+    assert trained == ["random 0", "random 0"]
+
+
+def test_a_rule_in_a_file_of_ones_own_is_run_with_the_recipe_beside_it(lab, call):
+    path = Path(lab.rule("mine", "grad: return -grad"))
+    path.with_suffix(".yaml").write_text("recipes: {tiny: {provenance: default, optimizer: {lr: 0.0123}}}\n")
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", path)
+    assert (code, err) == (0, "")
+    result = store.load(lab.root / "runs" / "tiny" / "mine" / "seed-0.json")
+    assert result.recipe.training.optimizer.lr == 0.0123
+    assert result.rule.source_hash == registry.rule_source_hash(str(path))
+
+
+def test_axes_are_spanned_or_fixed(lab, call, trained):
+    path = lab.protocol_file("digits-mlp", AXIS)
+    assert call("run", "-p", path, "-r", "random")[0] == 0
+    assert stored(lab.root / "runs") == [f"tiny/random/width={value}/seed-0.json" for value in ("0.0", "0.5")]
+    assert call("run", "-p", path, "-r", "bp", "--axis", "width=0.5")[0] == 0
+    assert stored(lab.root / "runs")[:1] == ["tiny/bp/width=0.5/seed-0.json"]
+    assert len(trained) == 3
+
+
+def test_the_results_folder_may_come_from_the_environment(lab, call, monkeypatch):
+    monkeypatch.setenv("HEBBBENCH_RESULTS", str(lab.root / "elsewhere"))
+    call("run", "-p", lab.protocol_file(), "-r", "random")
+    assert stored(lab.root / "elsewhere") == ["tiny/random/seed-0.json"]
+
+
+# Cells that do not finish
+
+
+def test_one_broken_rule_among_three_leaves_three_files_and_a_status_of_one(lab, call):
+    raises = lab.rule("raises", "weight: raise ValueError('on purpose')")
+    code, out, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "-r", raises, "-r", "random")
+    assert (code, err) == (1, "")
+    states = {path.parent.name: json.loads(path.read_text())["status"] for path in (lab.root / "runs").rglob("*.json")}
+    assert states == {"bp": "ok", "raises": "failed", "random": "ok"}
+    assert "failed: ValueError during setup: on purpose" in out
+    assert len([line for line in out.splitlines() if re.match(r"(bp|raises|random) .*seed 0", line)]) == 3
+
+
+def test_a_rule_whose_update_has_the_wrong_shape_does_not_take_the_others_with_it(lab, call):
+    wrong = lab.rule("wrong", "weight: return weight.t()")
+    code, _, _ = call("run", "-p", lab.protocol_file(), "-r", "bp", "-r", wrong, "-r", "random")
+    assert code != 0
+    assert {"tiny/bp/seed-0.json", "tiny/random/seed-0.json"} <= set(stored(lab.root / "runs"))
+
+
+def test_a_hyperparameter_that_does_not_exist_is_refused_before_anything_is_trained(lab, call, trained):
+    path = Path(lab.rule("mine", "grad: return -grad"))
+    path.with_suffix(".yaml").write_text("recipes: {tiny: {provenance: default, hyperparameters: {tau: 1.0}}}\n")
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "-r", path)
+    assert code == 2
+    assert "has no hyper-parameter 'tau'" in err
+    assert stored(lab.root / "runs") == []
+
+
+def test_a_diverged_cell_gives_a_status_of_one_and_is_not_run_again(lab, call, trained):
+    boom = lab.rule("boom", "weight: return weight * float('nan')")
+    for _ in range(2):
+        code, out, err = call("run", "-p", lab.protocol_file(), "-r", boom)
+        assert (code, err) == (1, "")
+        assert re.search(r"diverged: diverged .*step \d+, in body\.fc1\.weight", out)
+    assert trained == ["boom 0"]
+
+
+def test_a_failed_cell_is_run_again(lab, call, trained):
+    raises = lab.rule("raises", "weight: raise ValueError('on purpose')")
+    for _ in range(2):
+        assert call("run", "-p", lab.protocol_file(), "-r", raises)[0] == 1
+    assert trained == ["raises 0", "raises 0"]
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part_of_a_file(lab, call, monkeypatch):
+    path = lab.protocol_file()
+    call("run", "-p", path, "-r", "random", "-s", "1")  # decodes the data
+
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    code, _, err = call("run", "-p", path, "-r", "random")
+    assert code == 2
+    assert re.fullmatch(r"hebbbench: .*seed-0\.json cannot be written: No space left on device\..*\n", err)
+    assert stored(lab.root / "runs") == ["tiny/random/seed-1.json"]
+    assert not [path for path in (lab.root / "runs").rglob("*") if path.is_file() and path.suffix != ".json"]
+
+
+def test_a_results_folder_below_a_file_is_refused_before_training(lab, call, trained):
+    (lab.root / "file").write_text("")
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "--results", lab.root / "file" / "x")
+    assert code == 2
+    assert "cannot be written" in err
+    assert trained == []
+
+
+def test_an_interruption_outside_training_says_so_and_exits_with_130(lab, call, monkeypatch):
+    def interrupt(self, identity):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(course.Course, "result", interrupt)
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp")
+    assert code == 130
+    assert "hebbbench: stopped" in err
+
+
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "-p", "digits-mpl", "-r", "bp"), "no protocol 'digits-mpl'. Did you mean 'digits-mlp'?"),
+        (("run", "-p", "digits-mlp", "-r", "softheb"), "no rule 'softheb'. Did you mean 'softhebb'?"),
+        (("run", "-p", "digits-mlp", "-r", "nothing.py"), "no rule file nothing.py"),
+        (("run", "-p", "nothing.yaml", "-r", "bp"), "nothing.yaml cannot be read: No such file"),
+        (("run", "-p", "digits-mlp", "-r", "bp", "-s", "x"), "seed 'x' is not a number, a range such as 0-4, or 'all'"),
+        (("run", "-p", "digits-mlp", "-r", "bp", "-s", "4-0"), "4-0"),
+        (("run", "-p", "digits-mlp", "-r", "bp", "--axis", "width=3"), "has no axis 'width'. Its axes: none"),
+        (("run", "-p", "tiny.yaml", "-r", "bp", "--axis", "widht=3"), "has no axis 'widht'. Its axes: width"),
+        (("run", "-p", "tiny.yaml", "-r", "bp", "--axis", "width=3"), "width = '3' is not in protocol 'tiny'"),
+        (("run", "-p", "digits-mlp", "-r", "bp", "--device", "gpu"), "device 'gpu' cannot be used here"),
+        (("show", "rule", "gl"), "no rule 'gl'. Did you mean 'ghl'?"),
+        (("show", "protocol", "mnist"), "no protocol 'mnist'. Did you mean 'mnist-mlp'?"),
+        (("data", "verify", "digit"), "no dataset 'digit'. Did you mean 'digits'?"),
+        (("tune", "-p", "digits-mlp", "-r", "bp", "--try", "optimizer.rate=1"), "unknown key 'rate'"),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it_and_a_status_of_two(lab, call, arguments, message):
+    lab.protocol_file("digits-mlp", AXIS)
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert message in err
+    assert err.startswith("hebbbench: ")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_a_mistake_in_the_last_rule_is_found_before_the_first_is_run(lab, call, trained):
+    broken = lab.root / "broken.py"
+    broken.write_text("import no_such_module\n")
+    for last in ("softheb", str(broken)):
+        assert call("run", "-p", lab.protocol_file(), "-r", "bp", "-r", last)[0] == 2
+    assert trained == []
+
+
+def test_a_protocol_file_with_a_typo_is_refused_by_key(lab, call):
+    path = Path(lab.protocol_file())
+    path.write_text(path.read_text().replace("epochs:", "epoch:", 1))
+    code, _, err = call("run", "-p", path, "-r", "bp")
+    assert code == 2
+    assert re.search(r"tiny\.yaml: .*unknown key 'epoch' in '\w+'\. Did you mean 'epochs'\?", err)
+
+
+# What a person sees
+
+
+def test_output_in_a_file_is_short_and_plain(lab, call):
+    path = lab.protocol_file("digits-mlp", {"training.epochs": 5})
+    _, out, _ = call("run", "-p", path, "-r", "bp", "-r", "softhebb", "-s", "0-2")
+    assert "\r" not in out
+    assert "\x1b" not in out
+    assert len(out.splitlines()) < 60
+    assert max(map(len, out.splitlines())) < 250
+
+
+def test_a_run_from_a_shell_gives_the_same_words(lab):
+    """The installed command, as a process: exit statuses reach the shell, and nothing but text reaches a file."""
+    environ = {**os.environ, "OMP_WAIT_POLICY": "PASSIVE", "TERM": "xterm-256color", "FORCE_COLOR": ""}
+    raises = lab.rule("raises", "weight: raise ValueError('x')")
+    arguments = ["run", "-p", lab.protocol_file(), "-r", "bp", "-r", raises]
+    done = subprocess.run(
+        [sys.executable, "-m", "hebbbench", *arguments],
+        cwd=lab.root, env=environ, capture_output=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert done.stderr == b""
+    assert b"\r" not in done.stdout
+    assert b"\x1b" not in done.stdout
+    assert done.stdout.count(b"\n") < 60
+
+
+def test_the_commands_a_run_suggests_exist(lab, call):
+    _, out, _ = call("run", "-p", lab.protocol_file(), "-r", "random")
+    suggested = re.findall(r"^(?:Next:|) +hebbbench (\w+) (.*)$", out, flags=re.MULTILINE)
+    assert {name for name, _ in suggested} >= {"run", "leaderboard"}
+    for name, arguments in suggested:
+        if name == "leaderboard":
+            assert call(name, *arguments.split())[0] == 0
+
+
+def test_what_a_run_suggests_for_a_protocol_or_rule_in_a_file_can_be_run_as_it_stands(lab, call):
+    path = lab.protocol_file()
+    _, out, _ = call("run", "-p", path, "-r", lab.rule("mine", "grad: return -grad"))
+    (suggested,) = re.findall(r"hebbbench (run .*)$", out, flags=re.MULTILINE)
+    code, _, err = call(*suggested.replace("--seed all", "--seed 0").split())
+    assert (code, err) == (0, "")
+
+
+@pytest.mark.parametrize("command", ["--help", "-h", "run --help", "list --help", "tune --help"])
+def test_help_exits_with_zero(call, command):
+    code, out, _ = call(*command.split())
+    assert code == 0
+    assert "Usage" in out
+
+
+def test_help_does_not_import_torch():
+    script = (
+        "import sys; sys.argv = ['hebbbench', '--help']\nfrom hebbbench.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\nprint([m for m in sys.modules if m.split('.')[0] in ('torch', 'scipy')])"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(
+    "command", ["list protocols", "list rules", "list architectures", "list datasets", "data status"]
+)
+def test_lists_have_a_line_for_each(call, command):
+    names = {
+        "list protocols": registry.protocol_names(), "list rules": registry.rule_names(),
+        "list architectures": registry.architecture_names(),
+    }.get(command, ["digits", "mnist", "cifar10", "cifar100"])  # fmt: skip
+    code, out, err = call(*command.split())
+    assert (code, err) == (0, "")
+    lines = [line.split(" ")[0] for line in out.splitlines()]
+    assert all(lines.count(name) == 1 for name in names)
+
+
+@pytest.mark.parametrize("name", registry.rule_names())
+def test_every_rule_can_be_shown(call, name):
+    code, out, err = call("show", "rule", name)
+    assert (code, err) == (0, "")
+    assert "Δw" in out
+    assert registry.rule_source_hash(name) in out
+    assert all(signal in out for signal in registry.rule(name).signals)
+
+
+@pytest.mark.parametrize("name", registry.protocol_names())
+def test_every_protocol_can_be_shown(call, name):
+    code, out, err = call("show", "protocol", name)
+    assert (code, err) == (0, "")
+    protocol = registry.protocol(name)
+    assert protocol.hash in out
+    assert re.search(r"^body\.\w+ .* plastic$", out, flags=re.MULTILINE)
+    assert all(f"{100 * item.value:.2f} %" in out for item in protocol.published)
+    assert set(registry.rule_names()) <= {line.split(" ")[0] for line in out.splitlines()}
+
+
+def test_a_rule_in_a_file_can_be_shown(lab, call):
+    code, out, _ = call("show", "rule", lab.rule("mine", "grad: return -grad", "    tau: float = 2.5\n"))
+    assert code == 0
+    assert "Made by a test." in out
+    assert re.search(r"tau +float +2\.5", out)
+
+
+@pytest.mark.parametrize("kind", ["protocol", "recipes", "result"])
+def test_schemas_are_printed_as_json(call, kind):
+    code, out, _ = call("schema", kind)
+    assert code == 0
+    assert "properties" in json.loads(out)
+
+
+# The board and the results
+
+
+def test_a_board_is_written_checked_and_found_stale(lab, call):
+    lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
+    common = ("leaderboard", "--results", lab.results, "-o", "BOARD.md")
+    code, _, err = call(*common, "--check")
+    assert code == 1
+    assert "BOARD.md does not exist" in err
+    assert call(*common)[0] == 0
+    assert call(*common, "--check")[0] == 0
+    board = lab.root / "BOARD.md"
+    board.write_text(board.read_text().replace("random", "rendom", 1))
+    code, _, err = call(*common, "--check")
+    assert code == 1
+    assert "rendom" in err
+    assert call(*common)[0] == 0
+    assert "rendom" not in board.read_text()
+    (result,) = lab.results.rglob("*.json")
+    result.unlink()
+    assert call(*common, "--check")[0] == 1
+
+
+def test_the_number_on_the_board_is_the_one_in_the_file(lab, call):
+    result = lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
+    _, out, _ = call("leaderboard", "--results", lab.results, "-o", "-")
+    assert f"{100 * result.metrics['probe.test.accuracy'].value:.2f}" in out
+
+
+def test_results_are_validated(lab, call):
+    lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
+    code, out, _ = call("validate", "--results", lab.results)
+    assert code == 0
+    (path,) = lab.results.rglob("*.json")
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 5'))
+    code, out, _ = call("validate", "--results", lab.results)
+    assert code == 1
+    assert "holds the cell that belongs at" in out
+    path.write_text("{")
+    code, out, _ = call("validate", path, "--results", lab.results)
+    assert code == 1
+    assert "not valid JSON" in out
+
+
+def test_data_can_be_prepared_and_verified(call):
+    code, out, _ = call("data", "prepare", "digits")
+    assert code == 0
+    assert "digits is ready" in out
+    code, out, _ = call("data", "verify", "digits")
+    assert code == 0
+    assert out.count("as pinned") == 2
+
+
+# Progress
+
+
+def test_plain_progress_is_a_line_at_the_end_and_one_an_interval(monkeypatch, capsys):
+    from hebbbench import progress
+
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    plain = progress.Plain(interval=15)
+    plain.phase("training", 100)
+    for _ in range(100):
+        clock[0] += 1
+        plain.advance(1, "loss 0.5")
+    plain.say("a line")
+    plain.phase("probing", 10, done=5)
+    plain.advance(5)
+    plain.close()
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "  training: 15/100, 1 min 25 s left  loss 0.5"
+    assert len(lines) == 6 + 3
+    assert lines[-3:] == ["a line", "  training: done in 1 min 40 s  loss 0.5", "  probing: done in 0.0 s"]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (12.4, "12 s"),
+        (59.7, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (51600, "14 h 20 min"),
+    ],
+)
+def test_durations_are_said_as_a_person_says_them(seconds, text):
+    from hebbbench.progress import duration
+
+    assert duration(seconds) == text
+
+
+def test_progress_reaches_the_end_of_every_phase(lab: Lab):
+    totals: dict[str, int] = {}
+
+    class Count(At):
+        def phase(self, name, total, done=0):
+            super().phase(name, total, done)
+            totals[name] = total - done
+
+        def advance(self, steps=1, note=""):
+            totals[self.current] -= steps
+
+    lab.run(lab.cell("bp"), Count())
+    assert set(totals) >= {"training", "extracting features", "linear probe", "test"}
+    assert set(totals.values()) == {0}

@@ -1,0 +1,163 @@
+"""The search for a recipe: on the validation split, with its cost written down, and never on the test split."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import yaml
+
+from conftest import Lab
+from hebbbench.data.dataset import Dataset
+from hebbbench.errors import ProtocolError
+from hebbbench.protocol import Recipe, RecipeFile, resolve
+from hebbbench.training import tune
+from hebbbench.training.run import Settings
+from hebbbench.training.tune import TUNING_SEEDS, Trial, parse_space, search
+
+
+@pytest.fixture(autouse=True)
+def sealed(monkeypatch):
+    def refuse(dataset: Dataset):
+        raise AssertionError("the test split was opened")
+
+    monkeypatch.setattr(Dataset, "open_test", refuse)
+
+
+def look(
+    lab: Lab, rule: str, space: dict, seeds=TUNING_SEEDS[:1], changes=None
+) -> tuple[Recipe, list[Trial], list[Trial]]:
+    """The best recipe, all trials, and those told of while searching."""
+    told: list[Trial] = []
+    settings = Settings(device="cpu", cache=lab.cache)
+    recipe, trials = search(lab.protocol("digits-mlp", changes), rule, space, settings, seeds, told.append)
+    return recipe, trials, told
+
+
+def test_the_best_of_every_combination_is_kept_with_what_it_cost(lab):
+    space = {"optimizer.lr": [1e-6, 0.05], "optimizer.momentum": [0.0, 0.9]}
+    recipe, trials, told = look(lab, "bp", space, TUNING_SEEDS[:2])
+    assert [tuple(trial.choice.values()) for trial in trials] == [(1e-6, 0.0), (1e-6, 0.9), (0.05, 0.0), (0.05, 0.9)]
+    assert told == trials
+    best = max(trials, key=lambda trial: trial.score)
+    assert (recipe.optimizer.lr, recipe.optimizer.momentum) == tuple(best.choice.values())
+    assert recipe.provenance == "searched"
+    assert (recipe.search.trials, recipe.search.split) == (4 * 2, "validation")
+    assert recipe.search.seconds > 0
+    assert "optimizer.lr in [1e-06,0.05]" in recipe.search.space
+    assert resolve(lab.protocol(), recipe, "bp").training.optimizer == recipe.optimizer
+
+
+def test_a_trials_score_is_the_mean_validation_accuracy_of_its_seeds(lab):
+    _, (trial,), _ = look(lab, "bp", {"optimizer.lr": [0.05]}, TUNING_SEEDS[:2])
+    # What the recipe of the rule for the protocol leaves open comes from the protocol, as in any run.
+    from hebbbench import registry
+
+    own = registry.recipe("bp", "digits-mlp").model_dump(exclude_none=True, exclude={"provenance", "search", "source"})
+    own["optimizer"] = {**own.get("optimizer", {}), "lr": 0.05}
+    cells = [lab.cell("bp", seed=seed, **own) for seed in TUNING_SEEDS[:2]]
+    scores = [lab.run(cell, read_test=False).metrics["probe.validation.accuracy"].value for cell in cells]
+    assert trial.score == sum(scores) / 2
+
+
+def test_the_headline_decides_which_accuracy_is_searched(lab):
+    _, (trial,), _ = look(lab, "bp", {"epochs": [2]}, changes={"headline": "end_to_end.test.accuracy"})
+    _, (other,), _ = look(lab, "bp", {"epochs": [2]})
+    assert trial.score != other.score
+
+
+def test_no_protocol_ranks_the_seeds_of_the_search():
+    from hebbbench import registry
+
+    for name in registry.protocol_names():
+        assert not set(registry.protocol(name).seeds) & set(TUNING_SEEDS)
+
+
+def test_a_trial_that_diverges_is_told_and_does_not_win(lab):
+    recipe, trials, _ = look(lab, "bp", {"optimizer.lr": [1e30, 0.05]})
+    assert trials[0].score is None
+    assert "diverged" in trials[0].reason
+    assert recipe.optimizer.lr == 0.05
+
+
+def test_a_search_without_a_score_says_why(lab):
+    with pytest.raises(ProtocolError, match=r"no trial of rule 'bp' could be scored; the last said: diverged"):
+        look(lab, "bp", {"optimizer.lr": [1e30]})
+
+
+def test_a_protocol_without_validation_samples_cannot_be_searched_and_is_told_so(lab):
+    with pytest.raises(ProtocolError, match="validation"):
+        look(lab, "bp", {"optimizer.lr": [0.1]}, changes={"data.validation": 0})
+
+
+@pytest.mark.parametrize(
+    ("rule", "space", "message"),
+    [
+        ("bp", {"optimizer.rate": [0.1]}, "unknown key 'rate' in 'optimizer'"),
+        ("bp", {"optimizer.lr": [-1.0]}, r"optimizer\.lr = -1\.0"),
+        ("bp", {"rest.lr": [0.1]}, "sets 'rest', which protocol 'digits-mlp' v1 freezes"),
+        ("bp", {"epochs": [3000]}, "asks for epochs = 3000; protocol 'digits-mlp' allows at most"),
+        ("ghl", {"hyperparameters.temp": [1.0]}, "has no hyper-parameter 'temp'"),
+    ],
+)
+def test_what_a_recipe_may_not_choose_cannot_be_searched(lab, rule, space, message):
+    from hebbbench.errors import HebbBenchError
+
+    with pytest.raises(HebbBenchError, match=message):
+        look(lab, rule, space)
+
+
+def test_a_value_that_cannot_be_tried_is_refused_before_anything_is_trained(lab, monkeypatch):
+    monkeypatch.setattr(tune, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
+    with pytest.raises(ProtocolError, match=r"optimizer\.lr = -1\.0"):
+        look(lab, "bp", {"optimizer.lr": [0.1, -1.0]})
+
+
+def test_a_search_leaves_no_result_and_no_checkpoint(lab):
+    look(lab, "bp", {"optimizer.lr": [0.05]})
+    assert lab.checkpoints() == []
+    assert not list(lab.root.rglob("seed-*.json"))
+
+
+def test_a_search_neither_reads_nor_moves_the_global_generator(lab):
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    _, (first,), _ = look(lab, "bp", {"optimizer.lr": [0.05]})
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    _, (second,), _ = look(lab, "bp", {"optimizer.lr": [0.05]})
+    assert first == second
+
+
+# From the command line
+
+
+def test_a_space_is_read_as_yaml():
+    assert parse_space(["optimizer.lr=1e-3,0.1", "annealing=cosine", "hyperparameters.temperature=[1, 2.5],3"]) == {
+        "optimizer.lr": [0.001, 0.1],
+        "annealing": ["cosine"],
+        "hyperparameters.temperature": [[1, 2.5], 3],
+    }
+
+
+@pytest.mark.parametrize("text", ["optimizer.lr", "optimizer.lr=", "=1"])
+def test_a_space_without_key_or_values_is_refused_with_an_example(text):
+    with pytest.raises(ProtocolError, match=r"is not key=v1,v2,… such as optimizer\.lr=0\.01,0\.1"):
+        parse_space([text])
+
+
+def test_the_command_prints_a_recipe_that_can_be_used_as_it_stands(lab, monkeypatch, capsys):
+    from hebbbench.cli import main
+
+    path = lab.protocol_file("digits-mlp", {"free": ["optimizer", "epochs"]})
+    arguments = ["tune", "-p", path, "-r", "bp", "--try", "optimizer.lr=0.01,0.05", "--seeds", "1", "--device", "cpu"]
+    monkeypatch.setattr("sys.argv", ["hebbbench", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    out, err = capsys.readouterr()
+    assert (left.value.code, err) == (0, "")
+    head, _, text = out.partition("under recipes:\n")
+    assert head.count("% on validation") == 2
+    printed = RecipeFile.model_validate({"recipes": yaml.safe_load(text)}).recipes["tiny"]
+    assert printed.provenance == "searched"
+    assert printed.search.trials == 2
+    assert resolve(lab.protocol("digits-mlp", {"name": "tiny"}), printed, "bp").training.optimizer.lr in (0.01, 0.05)
