@@ -1,0 +1,95 @@
+"""The plausibility card of a rule: what its update was measured to depend on and to need. Nothing in it is declared."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import NonNegativeFloat
+
+from hebbbench.validation import Strict
+
+Locality = Literal["synapse", "unit", "layer", "global"]
+
+LOCALITY: dict[Locality, str] = {
+    "synapse": "only on its own weight, its input x_i, its unit's potential and state",
+    "unit": "on other weights or inputs of its own unit too",
+    "layer": "on other units of its layer too",
+    "global": "on what lies outside its layer: labels, errors, or other layers",
+}
+"""What the update of one weight was seen to depend on."""
+
+MEMORY_GROWS = 0.5
+"""Activations held for every layer of depth, above which memory is said to grow with depth."""
+
+
+class Card(Strict):
+    """One rule, measured on a small network that the harness trains (see `probes`).
+
+    locality: the widest thing that changed an update (`LOCALITY`).
+    learns: whether any update was different from zero.
+    uses_labels: other labels gave another update of a hidden layer.
+    needs_backward_pass: autograd recorded the body or the rule; without it there is no update.
+    transports_weights: later weights that leave every activity as it was still changed the update.
+    needs_phases: the network ran forward more than once for one update.
+    update_locked: the update was not there when the next layer began.
+    sees_earlier_layers, sees_later_layers: their weights or activity changed the update, the layer's own input (and,
+        for earlier ones, its output) being held.
+    couples_samples: what a sample adds to the update depends on the other samples of the batch.
+    online_capable: with one sample at a time the update is finite, and zero only if it is so for a batch.
+    activations_held: activities of a layer kept in memory for each layer of depth, at the end of the forward pass.
+    memory_grows_with_depth: whether that is more than rounding.
+    """
+
+    locality: Locality
+    learns: bool
+    uses_labels: bool
+    needs_backward_pass: bool
+    transports_weights: bool
+    needs_phases: bool
+    update_locked: bool
+    sees_earlier_layers: bool
+    sees_later_layers: bool
+    couples_samples: bool
+    online_capable: bool
+    activations_held: NonNegativeFloat
+    memory_grows_with_depth: bool
+
+    def text(self) -> str:
+        """The card in lines, each with what was measured."""
+        rows = [
+            ("locality", f"{self.locality}: the update of a weight depends {LOCALITY[self.locality]}"),
+            ("labels", "used" if self.uses_labels else "not used"),
+            ("backward pass", "needed" if self.needs_backward_pass else "not needed: runs with autograd disabled"),
+            ("weight transport", "yes: later weights steer the update" if self.transports_weights else "no"),
+            ("phases", "more than one forward pass an update" if self.needs_phases else "one forward pass an update"),
+            ("update-locked", "yes: waits for later layers" if self.update_locked else "no: there in the forward pass"),
+            ("batch", "samples act on one another" if self.couples_samples else "every sample on its own"),
+            ("online", "learns from one sample at a time" if self.online_capable else "no update at batch size one"),
+            (
+                "memory",
+                f"{self.activations_held:.1f} activities held a layer of depth"
+                + (" (grows with depth)" if self.memory_grows_with_depth else " (constant in depth)"),
+            ),
+        ]
+        if not self.learns:
+            rows.insert(0, ("update", "always zero: nothing is learnt"))
+        width = max(len(name) for name, _ in rows)
+        return "\n".join(["Plausibility, measured", *(f"  {name.ljust(width)}  {text}" for name, text in rows)])
+
+
+def badges(card: Card) -> list[str]:
+    """A card in a few words for a row of the board: the locality, then what a rule needs, then what it can."""
+    words = [card.locality] if card.learns else ["no learning"]
+    words += [
+        word
+        for word, holds in (
+            ("labels", card.uses_labels),
+            ("backward pass", card.needs_backward_pass),
+            ("weight transport", card.transports_weights),
+            ("phases", card.needs_phases),
+            ("update-locked", card.update_locked),
+            ("online", card.learns and card.online_capable),
+        )
+        if holds
+    ]
+    return words

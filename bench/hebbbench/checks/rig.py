@@ -1,0 +1,344 @@
+"""A small network trained by the real `Learner`, whose every signal can be held, replaced or recorded.
+
+The probes of the card and the checks of behaviour run here, so that what they say holds for the harness that makes
+the results, whatever shape a rule has. The network is a perceptron without normalisation:
+
+    x (N, 30) → fc1 (40) → tanh → fc2 (24) → tanh → fc3 (24) → tanh → head (3)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from hebbbench.cell import Cell
+from hebbbench.plasticity.rule import Rule
+from hebbbench.plasticity.signals import LinearPre, Pre, weight_rows
+from hebbbench.protocol import Protocol, Recipe, resolve
+from hebbbench.training.learner import Learner
+
+INPUTS = 30
+WIDTHS = (40, 24, 24)
+CLASSES = 3
+SAMPLES = 5
+PASSES = 2
+HEAD = "head.linear.weight"
+TARGET = 1
+"""Index of the layer the probes look at: it has a plastic layer on either side, and more inputs than units."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What the network meets in each of a few passes. The weights are laid down anew before every pass.
+
+    Args:
+        x: the input (N, inputs) of each pass; labels: its classes (N,).
+        weights: replacements of parameters, by name.
+        held_inputs: what a plastic layer is given in each pass, whatever arrives there; by the layer's index.
+        held_outputs: what the rest of the network is given in each pass in place of a layer's output.
+        added: noise laid on a plastic layer's input in each pass.
+    """
+
+    x: list[Tensor]
+    labels: list[Tensor]
+    weights: dict[str, Tensor] = field(default_factory=dict)
+    held_inputs: dict[int, list[Tensor]] = field(default_factory=dict)
+    held_outputs: dict[int, list[Tensor]] = field(default_factory=dict)
+    added: dict[int, list[Tensor]] = field(default_factory=dict)
+
+    def but(self, **changes: Any) -> Scene:
+        """The same scene with some parts replaced."""
+        return replace(self, **changes)
+
+
+@dataclass
+class Call:
+    """One call of a rule's `delta`: copies of what it was given, and what was seen while it ran."""
+
+    layer: int
+    number: int
+    signals: dict[str, Any]
+    delta: Tensor
+    touched: list[str]
+    built_graph: bool
+
+
+@dataclass
+class Played:
+    """What a scene brought about.
+
+    `changes[p][l]` is the change of plastic layer l's weight, constraint included, in pass p, (out, in);
+    `inputs` and `outputs` are what the layer saw and sent in that pass.
+    """
+
+    changes: list[list[Tensor]]
+    inputs: list[list[Tensor]]
+    outputs: list[list[Tensor]]
+    calls: list[Call]
+    forwards: int
+    reached_by_autograd: bool
+    early: bool
+
+
+class Rig:
+    """One rule on the network, at the rule's default hyper-parameters unless others are given.
+
+    Args:
+        rule: a registered name or the path of a rule file.
+        hyperparameters: instead of the defaults.
+        widths: units of each plastic layer.
+        dtype: of weights and activity.
+        rate: learning rate; 1 makes a step the update itself.
+
+    Raises:
+        HebbBenchError: the rule cannot be built.
+    """
+
+    def __init__(
+        self,
+        rule: str,
+        hyperparameters: dict[str, Any] | None = None,
+        *,
+        widths: Sequence[int] = WIDTHS,
+        inputs: int = INPUTS,
+        classes: int = CLASSES,
+        dtype: torch.dtype = torch.float64,
+        rate: float = 1.0,
+        seed: int = 0,
+    ) -> None:
+        self.inputs, self.classes, self.dtype = inputs, classes, dtype
+        cell = toy_cell(rule, hyperparameters or {}, tuple(widths), rate, seed)
+        self.learner = build_learner(cell, inputs, classes, dtype)
+        self.layers = self.learner.plasticity.layers
+        self.start = {name: value.detach().clone() for name, value in self.learner.model.named_parameters()}
+
+    def scene(self, passes: int = PASSES, samples: int = SAMPLES, seed: int = 0) -> Scene:
+        """A generic scene: Gaussian inputs and classes in turn."""
+        source = torch.Generator().manual_seed(seed)
+        shape = (samples, self.inputs)
+        x = [torch.randn(shape, generator=source, dtype=torch.float64).to(self.dtype) for _ in range(passes)]
+        return Scene(x, [(torch.arange(samples) + i) % self.classes for i in range(passes)])
+
+    def redrawn(self, names: Sequence[str], seed: int = 1) -> dict[str, Tensor]:
+        """Other weights of the same size for the named parameters."""
+        source = torch.Generator().manual_seed(seed)
+        return {
+            name: torch.randn(self.start[name].shape, generator=source, dtype=torch.float64).to(self.dtype)
+            * self.start[name].std().clamp_min(0.1)
+            for name in names
+        }
+
+    def certain(self, scene: Scene, played: Played, wrong: Sequence[int] = ()) -> Scene:
+        """The scene before a read-out that is sure of its answers: right in every pass, but for the first few samples.
+
+        Args:
+            played: what the scene brought about.
+            wrong: how many samples have another label in each pass; none if empty.
+        """
+        weight = 1e4 * self.start[HEAD]
+        labels = [
+            (outputs[-1].tanh() @ weight.T + self.start["head.linear.bias"]).argmax(1) for outputs in played.outputs
+        ]
+        for given, count in zip(labels, wrong, strict=False):
+            given[:count] = (given[:count] + 1) % self.classes
+        return scene.but(labels=labels, weights={**scene.weights, HEAD: weight})
+
+    def name(self, layer: int) -> str:
+        """The parameter name of a plastic layer's weight."""
+        return f"{self.layers[layer].name}.weight"
+
+    def later(self, layer: int) -> list[str]:
+        """The parameter names of all that comes after a plastic layer, the read-out included."""
+        after = [self.name(index) for index in range(layer + 1, len(self.layers))]
+        return [*after, HEAD, "head.linear.bias"]
+
+    def play(self, scene: Scene) -> Played:
+        """Let the rule learn through the scene, with fresh state.
+
+        A rule's own draws come from torch's global generator, which is seeded before each call: two scenes that
+        differ in one thing differ in nothing else.
+        """
+        played = Played([], [], [], [], 0, False, True)
+        for layer in self.layers:
+            layer.state = layer.rule.init(weight_rows(self.start[f"{layer.name}.weight"]).clone())
+        with torch.random.fork_rng(devices=[]), self._spied(played.calls):
+            for number, (x, labels) in enumerate(zip(scene.x, scene.labels, strict=True)):
+                self._lay(scene.weights)
+                before = [layer.weight.clone() for layer in self.layers]
+                with self._staged(scene, number, played):
+                    self.learner.step(x.clone(), labels.clone(), number, 0.0)
+                played.changes.append([layer.weight - old for layer, old in zip(self.layers, before, strict=True)])
+        self._lay({})
+        return played
+
+    @torch.no_grad()
+    def _lay(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.learner.model.named_parameters():
+            parameter.copy_(weights.get(name, self.start[name]))
+
+    @contextmanager
+    def _spied(self, calls: list[Call]) -> Iterator[None]:
+        rules = [layer.rule for layer in self.layers]
+        for index, layer in enumerate(self.layers):
+            layer.rule = cast(Rule, _Spy(layer.rule, index, calls))
+        try:
+            yield
+        finally:
+            for layer, rule in zip(self.layers, rules, strict=True):
+                layer.rule = rule
+
+    @contextmanager
+    def _staged(self, scene: Scene, number: int, played: Played) -> Iterator[None]:
+        """Hold and record signals, and watch when updates come."""
+        handles = []
+        played.inputs.append([])
+        played.outputs.append([])
+
+        def entering(index: int) -> Callable[..., Any]:
+            def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+                x = args[0]
+                played.forwards += index == 0
+                if index and self.layers[index - 1].module.weight.grad is None:
+                    played.early = False
+                if index in scene.held_inputs:
+                    x = _Swap.apply(x, scene.held_inputs[index][number])
+                if index in scene.added:
+                    x = x + scene.added[index][number]
+                played.inputs[-1].append(x.detach().clone())
+                return (x,)
+
+            return hook
+
+        def leaving(index: int) -> Callable[..., Any]:
+            def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+                played.outputs[-1].append(output.detach().clone())
+                played.reached_by_autograd |= output.requires_grad
+                if index in scene.held_outputs:
+                    return cast(Tensor, _Swap.apply(output, scene.held_outputs[index][number]))
+                return output
+
+            return hook
+
+        for index, layer in enumerate(self.layers):
+            handles.append(layer.module.register_forward_pre_hook(entering(index)))
+            handles.append(layer.module.register_forward_hook(leaving(index)))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+class _Swap(torch.autograd.Function):
+    """Other values forward; the gradient passes as if nothing had happened."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, values: Tensor) -> Tensor:
+        return values.clone()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0], None
+
+
+class _Spy:
+    """Stands in a rule's place: seeds its draws, and notes what it was given, changed and built."""
+
+    def __init__(self, rule: Rule, layer: int, calls: list[Call]) -> None:
+        self._rule, self._layer, self._calls = rule, layer, calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._rule, name)
+
+    def delta(self, **signals: Any) -> Tensor:
+        given = copied(signals)
+        number = sum(call.layer == self._layer for call in self._calls)
+        saved = 0
+
+        def pack(tensor: Tensor) -> Tensor:
+            nonlocal saved
+            saved += 1
+            return tensor
+
+        seed_draws(self._layer, number)
+        with saved_tensors_hooks(pack, lambda tensor: tensor):
+            delta = self._rule.delta(**signals)
+        graph = (
+            saved > 0 or delta.requires_grad or any(value.requires_grad for value in signals.get("state", {}).values())
+        )
+        touched = [
+            name for name in signals if name != "state" and not torch.equal(dense(signals[name]), dense(given[name]))
+        ]
+        self._calls.append(Call(self._layer, number, given, delta.detach().clone(), touched, graph))
+        return delta
+
+
+def build_learner(cell: Cell, inputs: int, classes: int, dtype: torch.dtype) -> Learner:
+    """The cell's learner for flat rows (N, inputs), on the CPU, with all its tensors of one type."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        return Learner(cell, (1, inputs, 1), classes, torch.device("cpu"))
+    finally:
+        torch.set_default_dtype(usual)
+
+
+def seed_draws(layer: int, number: int) -> None:
+    """Seed torch's global generator for one call of a rule."""
+    torch.manual_seed(1000 * number + layer)
+
+
+def dense(signal: Any) -> Tensor:
+    """A signal as a tensor: `pre` as its rows."""
+    return signal if isinstance(signal, Tensor) else cast(Pre, signal).rows
+
+
+def copied(signals: dict[str, Any]) -> dict[str, Any]:
+    """Signals that share no memory with those given; `pre` is dense."""
+    result: dict[str, Any] = {}
+    for name, value in signals.items():
+        if name == "state":
+            result[name] = {key: inner.detach().clone() for key, inner in value.items()}
+        elif isinstance(value, Tensor):
+            result[name] = value.detach().clone()
+        else:
+            result[name] = LinearPre(value.rows.detach().clone())
+    return result
+
+
+def differs(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:
+    """Whether two float64 updates differ by more than rounding, in units of the larger one or of `scale`."""
+    size = max(a.abs().max().item(), b.abs().max().item()) if scale is None else scale.abs().max().item()
+    gap = (a - b).abs().max().item()
+    return not gap <= 1e-8 * size + 1e-13
+
+
+def toy_cell(rule: str, hyperparameters: dict[str, Any], widths: tuple[int, ...], rate: float, seed: int) -> Cell:
+    """A cell on the perceptron of these widths, with plain SGD at one rate everywhere."""
+    protocol = Protocol.model_validate(
+        {
+            "name": "check",
+            "version": 1,
+            "title": "Conformance",
+            "description": "The network of `hebbbench check`.",
+            "data": {"dataset": "digits", "validation": 0, "mean": [0.5], "std": [0.5]},
+            "architecture": {
+                "name": "mlp",
+                "options": {"widths": list(widths), "norm": "none", "activation": "tanh"},
+            },
+            "plastic": ["fc*"],
+            "training": {"epochs": 1, "batch_size": SAMPLES, "optimizer": {"lr": rate}},
+            "budget": {"epochs": 1},
+            "seeds": [0],
+            "probe": {"epochs": 1, "batch_size": 1, "lr": 1.0, "statistics_samples": 0},
+            "chance": 0.1,
+        }
+    )
+    recipe = Recipe(provenance="default", hyperparameters=hyperparameters)
+    return Cell(protocol, {}, rule, resolve(protocol, recipe, rule), seed)
