@@ -4,11 +4,18 @@ Everything here works on Python floats (float64) and knows nothing of the harnes
 samples, and for a convolution every output position of every sample.
 
     Oja: J. Math. Biology 15:267 (1982). SoftHebb: arXiv:2107.05747, arXiv:2209.11883. GHL: arXiv:2601.21367.
+    Sanger: Neural Networks 2:459 (1989). SWTA-FH: arXiv:2207.03172. Thresholds of k-WTA: arXiv:2107.01729.
+    Krotov-Hopfield: PNAS 116:7723 (2019). BCM: J. Neuroscience 2:32 (1982). HWTA-BCM: arXiv:2501.17266. HebbNet:
+    ICASSP 2021. Liuson: "Learning Dynamics in Competitive Hebbian Learning" (2023). EGHR: Sci. Reports 6:28073 (2016).
+
+A rule's own tensors are given as they stand before the step; without them they are as the rule starts.
 """
 
 from __future__ import annotations
 
 import math
+import struct
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -140,6 +147,240 @@ def reference_bp(grad: Tensor) -> Tensor:
 def reference_random(weight: Tensor) -> Tensor:
     """Δw = 0."""
     return _tensor([[0.0 for _ in row] for row in _floats(weight)])
+
+
+def fired(u: Rows, kind: str) -> Rows:
+    """f(u), entry by entry: linear, relu or tanh."""
+    functions = {"linear": lambda value: value, "relu": lambda value: max(0.0, value), "tanh": math.tanh}
+    return [[functions[kind](value) for value in row] for row in u]
+
+
+def norm(row: list[float]) -> float:
+    return math.sqrt(sum(value * value for value in row))
+
+
+def ranking(row: list[float]) -> list[int]:
+    """Units from the largest value to the smallest; of those that tie, the first comes first."""
+    return sorted(range(len(row)), key=lambda k: (-row[k], k))
+
+
+def mean_of(y: Rows, k: int) -> float:
+    return sum(row[k] for row in y) / len(y)
+
+
+def mean_outer(a: Rows, x: Rows) -> Rows:
+    """Mean over rows of a_k x_i."""
+    total = [[0.0] * len(x[0]) for _ in a[0]]
+    for row_a, row_x in zip(a, x, strict=True):
+        for k, value in enumerate(row_a):
+            for i, other in enumerate(row_x):
+                total[k][i] += value * other / len(x)
+    return total
+
+
+def cosines(x: Rows, w: Rows) -> Rows:
+    """x·w_k / (‖x‖ ‖w_k‖)."""
+    return [
+        [u / (norm(sample) * norm(unit)) for u, unit in zip(row, w, strict=True)]
+        for row, sample in zip(potentials(x, w), x, strict=True)
+    ]
+
+
+def reference_hebb(x_patches: Tensor, weight: Tensor, activity: str) -> Tensor:
+    """Δw_k = mean over rows of y_k x."""
+    x, w = _floats(x_patches), _floats(weight)
+    return _tensor(mean_outer(fired(potentials(x, w), activity), x))
+
+
+def reference_subspace(x_patches: Tensor, weight: Tensor) -> Tensor:
+    """Δw_k = mean over rows of y_k (x − what all units together make of x)."""
+    x, w = _floats(x_patches), _floats(weight)
+    return _tensor(_residual_hebb(potentials(x, w), x, w, lambda k: range(len(w))))
+
+
+def reference_hpca(x_patches: Tensor, weight: Tensor, activity: str, scaled: bool) -> Tensor:
+    """Δw_k = mean over rows of y_k (x − Σ_{j≤k} y_j w_j), over √fan_in: one sample, one unit, one residual a time."""
+    x, w = _floats(x_patches), _floats(weight)
+    y = fired(potentials(x, w), activity)
+    d = _residual_hebb(y, x, w, lambda k: range(k + 1))
+    return _tensor(d) / (math.sqrt(len(w[0])) if scaled else 1.0)
+
+
+def _residual_hebb(y: Rows, x: Rows, w: Rows, explaining: Callable[[int], range]) -> Rows:
+    total = [[0.0] * len(w[0]) for _ in w]
+    for sample, response in zip(x, y, strict=True):
+        for k in range(len(w)):
+            for i, value in enumerate(sample):
+                residual = value - sum(response[j] * w[j][i] for j in explaining(k))
+                total[k][i] += response[k] * residual / len(x)
+    return total
+
+
+def reference_swta_fh(x_patches: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """Δw_k = Σ_n c_nk r_nk (x_n − w_k), c_nk = r_nk / Σ_n r_nk, r = softmax(((cos + 1)/2)² / τ)."""
+    x, w = _floats(x_patches), _floats(weight)
+    r = [softmax([((value + 1) / 2) ** 2 for value in row], temperature) for row in cosines(x, w)]
+    total = [[0.0] * len(w[0]) for _ in w]
+    for k, unit in enumerate(w):
+        mass = sum(row[k] for row in r)
+        for n, sample in enumerate(x):
+            for i, value in enumerate(sample):
+                total[k][i] += r[n][k] / mass * r[n][k] * (value - unit[i])
+    return _tensor(total)
+
+
+def reference_kwta(x_patches: Tensor, weight: Tensor, k: int, threshold: list[float] | None = None) -> Tensor:
+    """Δw_i = mean over rows of (x − w_i) over the rows in which u_i − θ_i is among the k largest."""
+    x, w = _floats(x_patches), _floats(weight)
+    theta = threshold or [0.0] * len(w)
+    total = [[0.0] * len(w[0]) for _ in w]
+    for sample, row in zip(x, potentials(x, w), strict=True):
+        for unit in ranking([u - t for u, t in zip(row, theta, strict=True)])[:k]:
+            for i, value in enumerate(sample):
+                total[unit][i] += (value - w[unit][i]) / len(x)
+    return _tensor(total)
+
+
+def reference_krotov(x_patches: Tensor, weight: Tensor, p: float, k: int, unlearning: float) -> Tensor:
+    """D_i = Σ_n g (x − q w_i), g = 1 for rank 1, −Δ for rank k; over its largest entry."""
+    x, w = _floats(x_patches), _floats(weight)
+    q = potentials(x, [[_sign(value) * abs(value) ** (p - 1) for value in unit] for unit in w])
+    g = [[0.0] * len(w) for _ in x]
+    for n, row in enumerate(q):
+        order = ranking(row)
+        g[n][order[0]] = 1.0
+        g[n][order[k - 1]] = -unlearning
+    return _tensor(over_largest(forgetful_hebb(g, q, x, w)))
+
+
+def reference_bcm(
+    x_patches: Tensor, weight: Tensor, threshold_rate: float, threshold: list[float] | None = None
+) -> Tensor:
+    """θ_k moves towards the mean of y_k²; then Δw_k = mean over rows of y_k (y_k − θ_k) x, y = relu(u)."""
+    x, w = _floats(x_patches), _floats(weight)
+    return _tensor(_bcm(fired(potentials(x, w), "relu"), x, threshold_rate, threshold))
+
+
+def reference_hwta_bcm(
+    x_patches: Tensor, weight: Tensor, threshold_rate: float, threshold: list[float] | None = None
+) -> Tensor:
+    """As BCM, y the cosine of the row's winner and 0 for the losers; over the layer's largest entry."""
+    x, w = _floats(x_patches), _floats(weight)
+    y = [[value if k == ranking(row)[0] else 0.0 for k, value in enumerate(row)] for row in cosines(x, w)]
+    return _tensor(over_largest(_bcm(y, x, threshold_rate, threshold)))
+
+
+def _bcm(y: Rows, x: Rows, rate: float, threshold: list[float] | None) -> Rows:
+    theta = list(threshold or [1.0] * len(y[0]))
+    for k in range(len(theta)):
+        theta[k] = (1 - rate) * theta[k] + rate * sum(row[k] ** 2 for row in y) / len(y)
+    return mean_outer([[value * (value - theta[k]) for k, value in enumerate(row)] for row in y], x)
+
+
+def reference_hebbnet(
+    x_patches: Tensor, weight: Tensor, sparsity: float, keep: str, mean: list[float] | None = None
+) -> Tensor:
+    """Δw_k = mean over rows of (y_k − T_k) x, of which the share 1 − p is kept: see the rule for what is ranked."""
+    x, w = _floats(x_patches), _floats(weight)
+    u = potentials(x, w)
+    y = fired(u, "relu")
+    t = mean or [0.0] * len(w)
+    units = max(1, round((1 - sparsity) * len(w)))
+    above = [[value - t[k] for k, value in enumerate(row)] for row in y]
+    if keep == "sample":
+        kept = [ranking(row)[:units] for row in u]
+    elif keep == "unit":
+        kept = [ranking([mean_of(y, k) for k in range(len(w))])[:units]] * len(x)
+    else:
+        kept = [list(range(len(w)))] * len(x)
+    above = [[value if k in kept[n] else 0.0 for k, value in enumerate(row)] for n, row in enumerate(above)]
+    d = mean_outer(above, x)
+    if keep == "weight":
+        flat = [abs(value) for row in d for value in row]
+        largest = ranking(flat)[: max(1, round((1 - sparsity) * len(flat)))]
+        d = [[v if k * len(row) + i in largest else 0.0 for i, v in enumerate(row)] for k, row in enumerate(d)]
+    return _tensor(d)
+
+
+def reference_liuson(
+    x_patches: Tensor, weight: Tensor, temperature: float, mask: str, mean: list[float] | None = None
+) -> Tensor:
+    """Δw_k = mean over rows of s_k y*_k x, y* = softmax((relu(u) − ȳ)/τ)."""
+    x, w = _floats(x_patches), _floats(weight)
+    average = mean or [0.0] * len(w)
+    a = []
+    for row in fired(potentials(x, w), "relu"):
+        rival = softmax([value - average[k] for k, value in enumerate(row)], temperature)
+        best = ranking(rival)[0]
+        signed = []
+        for k, value in enumerate(rival):
+            if k == best:
+                sign = 1.0
+            elif mask == "intended":
+                sign = 0.0 if value < 1 / len(w) else -1.0
+            else:
+                sign = 0.0 if value > 1 / len(w) else -1.0
+            signed.append(sign * value)
+        a.append(signed)
+    return _tensor(mean_outer(a, x))
+
+
+def reference_eghr(x_patches: Tensor, weight: Tensor, target: float | None) -> Tensor:
+    """Δw_k = mean over rows of (E₀ − E) g(u_k) x, with minus the logarithm of a Laplacian of variance 1 for E."""
+    x, w = _floats(x_patches), _floats(weight)
+    aim = len(w) + 1.0 if target is None else target
+    a = []
+    for row in potentials(x, w):
+        surprise = sum(math.sqrt(2) * abs(value) for value in row)
+        a.append([(aim - surprise) * math.sqrt(2) * _sign(value) for value in row])
+    return _tensor(mean_outer(a, x))
+
+
+def _ghl_term(x: Rows, w: Rows, tau: float) -> Rows:
+    u = potentials(x, w)
+    return over_largest(forgetful_hebb([softmax(row, tau) for row in u], u, x, w))
+
+
+def reference_ghl_hebbian(x_patches: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """Δw = H / max|H|."""
+    return _tensor(_ghl_term(_floats(x_patches), _floats(weight), temperature))
+
+
+def reference_ghl_reward(
+    x_patches: Tensor, weight: Tensor, error: Tensor, temperature: float, expected: float = 1.0
+) -> Tensor:
+    """Δw = R H / max|H|, R the sign of the fall of 1 − p(label), which is minus the label's entry of the error."""
+    wrong = [-min(row) for row in _floats(error)]
+    reward = _sign(expected - sum(wrong) / len(wrong))
+    return reward * _tensor(_ghl_term(_floats(x_patches), _floats(weight), temperature))
+
+
+def reference_ghl_shuffled(x_patches: Tensor, weight: Tensor, grad: Tensor, temperature: float) -> Tensor:
+    """Δw = −|H| in another order / max|H| · sign(∂L/∂w). The order: torch's permutation from the weights' bits."""
+    source = torch.Generator().manual_seed(_bits(weight))
+    return _displaced(x_patches, weight, grad, temperature, torch.randperm(weight.numel(), generator=source))
+
+
+def reference_ghl_matched(x_patches: Tensor, weight: Tensor, grad: Tensor, temperature: float) -> Tensor:
+    """As shuffled, each entry of |H| drawn on its own."""
+    source = torch.Generator().manual_seed(_bits(weight))
+    count = weight.numel()
+    return _displaced(x_patches, weight, grad, temperature, torch.randint(count, (count,), generator=source))
+
+
+def _bits(weight: Tensor) -> int:
+    """The sum of the weights' bit patterns as single-precision numbers, read as signed integers."""
+    return sum(struct.unpack("i", struct.pack("f", value))[0] for row in _floats(weight) for value in row)
+
+
+def _displaced(x_patches: Tensor, weight: Tensor, grad: Tensor, tau: float, source: Tensor) -> Tensor:
+    h = _ghl_term(_floats(x_patches), _floats(weight), tau)
+    flat = [abs(value) for row in h for value in row]
+    drawn = [flat[index] for index in source.tolist()]
+    width = weight.shape[1]
+    return _tensor(
+        [[-drawn[k * width + i] * _sign(g) for i, g in enumerate(row)] for k, row in enumerate(_floats(grad))]
+    )
 
 
 def triangle(u: Tensor, power: float) -> Tensor:

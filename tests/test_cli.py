@@ -144,7 +144,7 @@ def test_one_broken_rule_among_three_leaves_three_files_and_a_status_of_one(lab,
     assert (code, err) == (1, "")
     states = {path.parent.name: json.loads(path.read_text())["status"] for path in (lab.root / "runs").rglob("*.json")}
     assert states == {"bp": "ok", "raises": "failed", "random": "ok"}
-    assert "failed: ValueError during setup: on purpose" in out
+    assert "failed: ValueError during training: on purpose" in out
     assert len([line for line in out.splitlines() if re.match(r"(bp|raises|random) .*seed 0", line)]) == 3
 
 

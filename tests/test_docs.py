@@ -25,7 +25,9 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-from hebbbench import board, registry
+from hebbbench import registry
+from hebbbench.board.readme import stale, top
+from hebbbench.plan import gather
 
 ROOT = Path(__file__).resolve().parents[1]
 SHORTER = {"--seed all": "--seed 0", "optimizer.lr=0.01,0.03,0.1,0.3,1": "optimizer.lr=0.1 --seeds 1"}
@@ -164,12 +166,7 @@ def test_ci_script_is_sound_shell():
 
 
 def test_the_readme_shows_what_the_results_say():
-    readme_rows = getattr(board, "readme_rows", None)
-    if readme_rows is None:
-        pytest.skip("hebbbench.board.readme_rows is not there yet")
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    shown = text.partition("<!-- board:begin -->\n")[2].partition("<!-- board:end -->")[0]
-    assert shown == readme_rows(ROOT / "results")
+    assert not stale(ROOT / "README.md", top(gather(ROOT / "results")))
 
 
 @pytest.mark.parametrize("protocol", ["digits-mlp", "digits-deephebb"])

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 import typer
 
 import hebbbench
-from hebbbench.errors import HebbBenchError
+from hebbbench.errors import HebbBenchError, RunInterrupted
 
 app = typer.Typer(
     name="hebbbench",
@@ -106,6 +106,8 @@ def run(
             done.append(run_cell(cell, results, settings, out, force=force))
             if done[-1].status != "ok":
                 out.say(f"  {done[-1].status}: {done[-1].reason}")
+    except KeyboardInterrupt as error:
+        raise RunInterrupted("stopped. Run the same command again to go on.") from error
     finally:
         out.close()
     print(summary(done, results, protocol, rules))
@@ -241,12 +243,15 @@ def leaderboard(
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = Path(
         "LEADERBOARD.md"
     ),
-    readme: Annotated[Path | None, typer.Option(help="A file with board markers whose top rows are kept too.")] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the file is stale.")] = False,
 ) -> None:
-    """Write LEADERBOARD.md from the results, and from nothing else."""
+    """Write LEADERBOARD.md from the results, and from nothing else.
+
+    With LEADERBOARD.md go the top rows in README.md, if it has the markers for them.
+    """
     from hebbbench import board
 
+    readme = board.readme_beside(output)
     if check:
         problem = board.check(results, output, readme)
         if problem is not None:

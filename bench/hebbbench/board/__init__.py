@@ -7,14 +7,25 @@ from pathlib import Path
 
 from hebbbench.board.current import sift
 from hebbbench.board.markdown import page
-from hebbbench.board.readme import refresh, stale, top
+from hebbbench.board.readme import readme_beside, refresh, stale, top
 from hebbbench.board.rows import Row, tables
 from hebbbench.board.validate import Finding, validate_results
 from hebbbench.errors import unknown_name
 from hebbbench.plan import Sources, gather, plan
 from hebbbench.record.store import write_atomic
 
-__all__ = ["Finding", "Row", "build", "check", "render", "sift", "top_rows", "validate_results", "write"]
+__all__ = [
+    "Finding",
+    "Row",
+    "build",
+    "check",
+    "readme_beside",
+    "render",
+    "sift",
+    "top_rows",
+    "validate_results",
+    "write",
+]
 
 SHOWN_DIFFERENCES = 40
 
@@ -48,7 +59,6 @@ def write(results: Path, path: Path, readme: Path | None = None) -> None:
 def check(results: Path, path: Path, readme: Path | None = None) -> str | None:
     """None if the files are what the results say, else a message with the first lines that differ."""
     command = f"hebbbench leaderboard --results {results} --output {path}"
-    command += f" --readme {readme}" if readme is not None else ""
     if readme is not None and stale(readme, top(gather(results))):
         return f"{readme} does not show the board's top rows. Write them anew with: {command}"
     if not path.is_file():

@@ -70,6 +70,14 @@ def with_rows(text: str, rows: str, path: Path) -> str:
     return f"{before}{BEGIN}\n{rows}\n{END}{rest.partition(END)[2]}"
 
 
+def readme_beside(board: Path) -> Path | None:
+    """The README that shows the top rows of this board: README.md with markers, beside a LEADERBOARD.md; or None."""
+    readme = board.with_name("README.md")
+    if board.name != "LEADERBOARD.md" or not readme.is_file() or BEGIN not in readme.read_text(encoding="utf-8"):
+        return None
+    return readme
+
+
 def refresh(path: Path, rows: str) -> None:
     """Write `rows` between the markers of the file at `path`, whole or not at all."""
     write_atomic(path, with_rows(path.read_text(encoding="utf-8"), rows, path).encode())
