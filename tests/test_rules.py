@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ast
 import copy
+import inspect
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -15,16 +17,17 @@ from torch import Tensor, nn
 
 import hebbbench
 import references
-from hebbbench import layer_max, losers_flipped, registry, soft_wta
+from hebbbench import draw_counter, k_wta, layer_max, losers_flipped, registry, soft_wta
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.signals import pre_of
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
 LAYOUTS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
 CLASSES = 3
 
 CASES: list[tuple[str, dict[str, Any]]] = [
-    ("bp", {}),
+    *((name, {}) for name in ("bp", "fa", "dfa", "usf", "brsf", "frsf")),
     ("sign", {}),
     ("random", {}),
     ("oja", {}),
@@ -33,7 +36,39 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("softhebb", {}),
     ("softhebb", {"temperature": 1.5, "rate_power": 0.75}),
     ("softhebb", {"temperature": 0.5, "rate_power": 0.2, "anti_hebbian": False}),
+    ("hebb", {}),
+    ("hebb", {"activity": "relu"}),
+    ("hebb", {"activity": "tanh"}),
+    ("subspace", {}),
+    ("hpca", {}),
+    ("hpca", {"activity": "linear", "scaled": False}),
+    ("swta_fh", {}),
+    ("swta_fh", {"temperature": 0.2}),
+    ("kwta", {}),
+    ("kwta", {"k": 3}),
+    ("krotov", {}),
+    ("krotov", {"p": 3.0, "k": 4, "unlearning": 0.1}),
+    ("bcm", {}),
+    ("bcm", {"threshold_rate": 0.1}),
+    ("hwta_bcm", {}),
+    ("hwta_bcm", {"threshold_rate": 0.35}),
+    ("hebbnet", {}),
+    ("hebbnet", {"sparsity": 0.5}),
+    ("hebbnet", {"sparsity": 0.5, "keep": "unit"}),
+    ("hebbnet", {"keep": "weight"}),
+    ("liuson", {}),
+    ("liuson", {"temperature": 0.5, "mask": "printed"}),
+    ("eghr", {}),
+    ("eghr", {"target": 2.5}),
+    ("ghl_shuffled", {}),
+    ("ghl_matched", {"temperature": 0.25}),
+    ("ghl_hebbian", {}),
+    ("ghl_reward", {}),
 ]
+
+STATES: dict[str, str] = {"kwta": "threshold", "bcm": "threshold", "hwta_bcm": "threshold"}
+STATES |= {"hebbnet": "mean", "liuson": "mean", "ghl_reward": "expected"}
+"""Rules whose next step depends on steps before, and the tensor by which it does."""
 
 
 def case_name(case: tuple[str, dict[str, Any]]) -> str:
@@ -135,10 +170,16 @@ def backprop_gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
 def learn(plasticity: Plasticity, model: nn.Module, x: Tensor, scale: float = 1.0) -> None:
     """One pass that leaves −Δw in each plastic weight's `grad`."""
     with plasticity.learning(labels_of(x)):
-        logits = model(x)
+        with nullcontext() if plasticity.moment == "backward" else torch.no_grad():
+            features = model.body(x) if plasticity.layers[0].rule.end_to_end() else model(x)
         if plasticity.layers[0].rule.end_to_end():
-            plasticity.on_error(logits.detach().softmax(1) - F.one_hot(labels_of(x), CLASSES))
+            logits = model.head(features)
+            plasticity.on_error(output_error(logits, x))
             (scale * F.cross_entropy(logits, labels_of(x))).backward()
+
+
+def output_error(logits: Tensor, x: Tensor) -> Tensor:
+    return logits.detach().softmax(1) - F.one_hot(labels_of(x), CLASSES)
 
 
 def updates(
@@ -155,10 +196,19 @@ def rows(weight: Tensor) -> Tensor:
     return weight if weight.dim() == 2 else weight.permute(0, 2, 3, 1).flatten(1)
 
 
-def expected(rule: str, hyperparameters: dict[str, Any], x_rows: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
+def expected(
+    rule: str,
+    hyperparameters: dict[str, Any],
+    x_rows: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    error: Tensor,
+    state: dict[str, Any] | None = None,
+) -> Tensor:
+    """The reference's Δw. A reference whose parameters are named as the hyper-parameters are is found by its name."""
     options = {"temperature": 1.0, "rate_power": 0.5, "anti_hebbian": True} | hyperparameters
     match rule:
-        case "bp":
+        case "bp" | "fa" | "dfa" | "usf" | "brsf" | "frsf":  # their feedback paths: test_feedback.py
             return references.reference_bp(grad)
         case "sign":
             return references.reference_sign(grad)
@@ -172,7 +222,10 @@ def expected(rule: str, hyperparameters: dict[str, Any], x_rows: Tensor, weight:
             return references.reference_softhebb(
                 x_rows, weight, options["temperature"], options["rate_power"], options["anti_hebbian"]
             )
-    raise NotImplementedError(rule)
+    given = {"x_patches": x_rows, "weight": weight, "grad": grad, "error": error, **(state or {})}
+    given |= registry.rule(rule)().model_dump() | hyperparameters
+    reference = getattr(references, f"reference_{rule}")
+    return reference(**{name: given[name] for name in inspect.signature(reference).parameters if name in given})
 
 
 @cache
@@ -181,7 +234,8 @@ def expected_on(geometry: Geometry) -> list[Tensor]:
     model, x = conv_model(geometry)
     grad = rows(backprop_gradients(model.double(), x.double())[0])
     weight, seen = rows(model.body.layer.weight.detach()), geometry.patches(x)
-    return [expected(*case, seen, weight, grad) for case in CASES]
+    error = output_error(model(x.double()), x)
+    return [expected(*case, seen, weight, grad, error) for case in CASES]
 
 
 def assert_agrees(ours: Tensor, reference: Tensor) -> None:
@@ -201,7 +255,8 @@ def test_on_a_linear_layer_a_rule_is_its_reference(case, dtype):
     model, x = linear_model().to(dtype), exact((7, 6)).to(dtype)
     grad = backprop_gradients(model, x)[0]
     (ours,) = updates(model, rule, hyperparameters, x)
-    assert_agrees(ours, expected(rule, hyperparameters, x, model.body.layer.weight.detach(), grad))
+    weight, error = model.body.layer.weight.detach(), output_error(model(x), x)
+    assert_agrees(ours, expected(rule, hyperparameters, x, weight, grad, error))
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
@@ -249,7 +304,7 @@ def test_ghl_goes_against_the_gradient_wherever_it_moves():
     assert torch.equal(delta[moved].sign(), -grad[moved].sign())
 
 
-@pytest.mark.parametrize("rule", ["ghl", "sign", "bp"])
+@pytest.mark.parametrize("rule", ["ghl", "sign", "bp", "ghl_shuffled", "ghl_matched"])
 def test_where_the_gradient_is_zero_nothing_moves(rule):
     (delta,) = updates(linear_model(), rule, {}, exact((7, 6)), scale=0.0)
     assert torch.equal(delta, torch.zeros_like(delta))
@@ -260,7 +315,7 @@ def test_ghl_is_blind_to_the_size_of_the_gradient():
     assert torch.equal(updates(model, "ghl", {}, x)[0], updates(model, "ghl", {}, x, scale=64.0)[0])
 
 
-@pytest.mark.parametrize("rule", ["ghl", "sign", "bp"])
+@pytest.mark.parametrize("rule", ["ghl", "sign", "bp", "ghl_shuffled", "ghl_matched"])
 def test_a_small_step_lowers_the_loss(rule):
     model, x = conv_model(GEOMETRIES["zeros"])
     model, x = model.double(), x.double()
@@ -347,6 +402,411 @@ def test_oja_finds_the_first_principal_component_at_unit_norm():
     first = torch.linalg.eigh(x.T @ x).eigenvectors[:, -1]
     torch.testing.assert_close(weight.norm(dim=1), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-8)
     torch.testing.assert_close((weight @ first).abs(), torch.ones(3, dtype=torch.float64), rtol=0, atol=1e-8)
+
+
+# Rules with tensors of their own
+
+
+def prepared(rule: str, hyperparameters: dict[str, Any], model: nn.Module, **state: Tensor) -> Plasticity:
+    """The rule on the model's layer, its own tensors as given."""
+    plasticity = Plasticity(model, ["layer*"], registry.rule(rule), hyperparameters)
+    for name, value in state.items():
+        plasticity.layers[0].state[name].copy_(value)
+    return plasticity
+
+
+def delta_of(plasticity: Plasticity, model: nn.Module, x: Tensor) -> Tensor:
+    learn(plasticity, model, x)
+    return rows(-plasticity.weights()[0].grad)
+
+
+def fed(post: Tensor) -> tuple[Tiny, Tensor]:
+    """A linear layer that is the identity, and rows that make these potentials."""
+    model = linear_model(post.shape[1], post.shape[1]).to(post.dtype)
+    with torch.no_grad():
+        model.body.layer.weight.copy_(torch.eye(post.shape[1]))
+    return model, post
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case[0] in STATES], ids=case_name)
+@pytest.mark.parametrize("value", [0.1, 0.7, 1.6])
+def test_from_any_state_a_rule_is_its_reference(case, value):
+    rule, hyperparameters = case
+    model, x = linear_model().double(), exact((7, 6)).double()
+    name = STATES[rule]
+    scalar = rule == "ghl_reward"
+    state = torch.tensor(value) if scalar else value * exact((5,)).abs().double()
+    ours = delta_of(prepared(rule, hyperparameters, model, **{name: state}), model, x)
+    given = {name: state.tolist()}
+    weight, error = model.body.layer.weight.detach(), output_error(model(x), x)
+    assert_agrees(ours, expected(rule, hyperparameters, x, weight, weight, error, given))
+
+
+@pytest.mark.parametrize("rule", [*STATES, "ghl_shuffled", "ghl_matched"])
+def test_a_restored_state_gives_the_same_next_steps(rule):
+    model, x = linear_model(), exact((7, 6))
+    first = prepared(rule, {}, model)
+    for _ in range(3):
+        learn(first, model, x)
+    saved = copy.deepcopy(first.state_dict())
+    twin = linear_model()
+    other = prepared(rule, {}, twin)
+    other.load_state_dict(saved)
+    for _ in range(3):
+        assert torch.equal(delta_of(first, model, x), delta_of(other, twin, x))
+
+
+def test_bcms_threshold_follows_the_mean_square_of_activity():
+    model, x = fed(exact((8, 5)).double())
+    plasticity = prepared("bcm", {"threshold_rate": 0.25}, model)
+    threshold = torch.ones(5, dtype=torch.float64)
+    for _ in range(40):
+        threshold = 0.75 * threshold + 0.25 * x.relu().square().mean(0)
+        learn(plasticity, model, x)
+        torch.testing.assert_close(plasticity.layers[0].state["threshold"], threshold)
+    torch.testing.assert_close(threshold, x.relu().square().mean(0), rtol=1e-4, atol=1e-4)
+
+
+def test_bcm_strengthens_above_the_threshold_and_weakens_below():
+    post = torch.tensor([[2.0, 0.5, -1.0]], dtype=torch.float64)
+    model, x = fed(post)
+    plasticity = prepared("bcm", {"threshold_rate": 1e-9}, model)
+    delta = delta_of(plasticity, model, x)
+    torch.testing.assert_close(delta[:, 0], torch.tensor([2.0 * 1.0 * 2.0, 0.5 * -0.5 * 2.0, 0.0]).double())
+
+
+@pytest.mark.parametrize(("rule", "memory"), [("hebbnet", 0.99), ("liuson", 0.9)])
+def test_a_running_mean_is_used_before_it_moves(rule, memory):
+    model, x = fed(exact((8, 5)).double())
+    plasticity = prepared(rule, {"memory": memory}, model)
+    first = delta_of(plasticity, model, x)
+    mean = plasticity.layers[0].state["mean"].clone()
+    torch.testing.assert_close(mean, (1 - memory) * x.relu().mean(0))
+    learn(plasticity, model, x)
+    torch.testing.assert_close(plasticity.layers[0].state["mean"], (1 - memory**2) * x.relu().mean(0))
+    torch.testing.assert_close(first, updates(fed(x)[0], rule, {"memory": 0.0}, x)[0])
+
+
+# Hebb, HPCA, Oja's subspace
+
+
+def spread_data() -> tuple[Tensor, Tensor]:
+    """Rows whose principal components have variances 4, 1, 1/4, 1/16; the components, largest first."""
+    generator = torch.Generator().manual_seed(0)
+    scales = torch.diag(torch.tensor([2.0, 1.0, 0.5, 0.25], dtype=torch.float64))
+    turn = torch.linalg.qr(torch.randn(4, 4, generator=generator, dtype=torch.float64)).Q
+    x = torch.randn(400, 4, generator=generator, dtype=torch.float64) @ scales @ turn
+    return x, torch.linalg.eigh(x.T @ x).eigenvectors.flip(1).T
+
+
+def trained(rule: str, hyperparameters: dict[str, Any], x: Tensor, units: int, lr: float, steps: int) -> Tensor:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(x.shape[1], units, bias=False)).double()
+    plasticity = Plasticity(model, ["0"], registry.rule(rule), hyperparameters)
+    optimizer = torch.optim.SGD(plasticity.weights(), lr=lr)
+    for _ in range(steps):
+        learn(plasticity, model, x)
+        optimizer.step()
+        plasticity.constrain()
+    return model[0].weight.detach()
+
+
+def test_hpca_finds_the_principal_components_in_order():
+    x, components = spread_data()
+    weight = trained("hpca", {"activity": "linear", "scaled": False}, x, units=3, lr=0.05, steps=2000)
+    torch.testing.assert_close((weight @ components.T).abs(), torch.eye(3, 4).double(), rtol=0, atol=1e-6)
+
+
+def test_hpcas_step_falls_with_the_root_of_the_fan_in():
+    model, x = linear_model().double(), exact((7, 6)).double()
+    (scaled,) = updates(model, "hpca", {}, x)
+    torch.testing.assert_close(scaled * 6**0.5, updates(model, "hpca", {"scaled": False}, x)[0])
+
+
+def test_the_subspace_rule_spans_the_leading_components_orthonormally():
+    x, components = spread_data()
+    weight = trained("subspace", {}, x, units=2, lr=0.05, steps=1000)
+    torch.testing.assert_close(weight @ weight.T, torch.eye(2).double(), rtol=0, atol=1e-8)
+    torch.testing.assert_close(weight.T @ weight, components[:2].T @ components[:2], rtol=0, atol=1e-8)
+
+
+def test_every_unit_of_linear_hebb_finds_the_first_component():
+    x, components = spread_data()
+    weight = trained("hebb", {}, x, units=3, lr=0.5, steps=200)
+    torch.testing.assert_close((weight @ components[0]).abs(), torch.ones(3).double(), rtol=0, atol=1e-10)
+
+
+UNIT_NORM = ["hebb", "kwta", "hebbnet", "liuson"]
+
+
+@pytest.mark.parametrize("rule", registry.rule_names())
+def test_after_a_step_exactly_the_rules_that_say_so_have_unit_norm(rule):
+    model, x = conv_model(GEOMETRIES["zeros"])
+    plasticity = Plasticity(model, ["layer"], registry.rule(rule), {})
+    learn(plasticity, model, x)
+    torch.optim.SGD(plasticity.weights(), lr=0.1).step()
+    before = model.body.layer.weight.detach().clone()
+    plasticity.constrain()
+    if rule in UNIT_NORM:
+        torch.testing.assert_close(model.body.layer.weight.flatten(1).norm(dim=1), torch.ones(4))
+        before = before / before.flatten(1).norm(dim=1)[:, None, None, None]
+    torch.testing.assert_close(model.body.layer.weight.detach(), before)
+
+
+def test_hebb_may_standardize_weights_instead():
+    model, x = linear_model().double(), exact((7, 6)).double()
+    plasticity = prepared("hebb", {"norm": "standard"}, model)
+    learn(plasticity, model, x)
+    plasticity.constrain()
+    weight = model.body.layer.weight.detach()
+    torch.testing.assert_close(weight.mean(1), torch.zeros(5).double(), rtol=0, atol=1e-12)
+    torch.testing.assert_close(weight.std(1, correction=0), torch.ones(5).double())
+
+
+# Winners
+
+
+@pytest.mark.parametrize("k", [1, 2, 3, 5])
+@pytest.mark.parametrize(
+    "post", [exact((40, 5)), torch.zeros(4, 5), exact((40, 5)).round()], ids=["distinct", "all-tied", "some-tied"]
+)
+def test_exactly_k_win_and_of_those_that_tie_the_first(post, k):
+    winners = k_wta(post, k)
+    for row, won in zip(post.tolist(), winners.tolist(), strict=True):
+        assert sorted(references.ranking(row)[:k]) == [unit for unit, value in enumerate(won) if value == 1]
+    assert set(winners.unique().tolist()) <= {0.0, 1.0}
+
+
+@pytest.mark.parametrize("k", [0, 6])
+def test_more_winners_than_units_are_refused(k):
+    with pytest.raises(RuleError, match=rf"k = {k} winners cannot be chosen among 5 units"):
+        k_wta(exact((3, 5)), k)
+
+
+def test_thresholds_give_every_unit_its_share_of_wins():
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(5, 6, generator=generator).double()
+    weight[0] *= 10  # would win nearly everything
+    model = linear_model().double()
+
+    def rates(threshold_rate: float) -> Tensor:
+        with torch.no_grad():
+            model.body.layer.weight.copy_(weight)
+        plasticity = prepared("kwta", {"k": 2, "threshold_rate": threshold_rate}, model)
+        won = []
+        for _ in range(600):
+            x = torch.randn(64, 6, generator=generator).double().abs() + weight[0] / 10
+            won.append(k_wta(x @ weight.T - plasticity.layers[0].state["threshold"], 2).mean(0))
+            learn(plasticity, model, x)
+        return torch.stack(won[300:]).mean(0)
+
+    assert rates(0.0).max() > 0.9
+    torch.testing.assert_close(rates(1.0), torch.full((5,), 0.4).double(), rtol=0, atol=0.02)
+
+
+def test_krotov_moves_the_best_and_the_kth_unit_and_no_other():
+    model, x = fed(torch.tensor([[5.0, 1.0, 4.0, 3.0, 2.0]], dtype=torch.float64))
+    delta = delta_of(prepared("krotov", {"k": 3, "unlearning": 0.5}, model), model, x)
+    assert [unit for unit in range(5) if delta[unit].any()] == [0, 3]
+    torch.testing.assert_close(delta[3, 2], -0.5 * delta[0, 2])
+    assert delta.abs().max() == 1
+
+
+@pytest.mark.parametrize("p", [2.0, 3.0])
+def test_krotovs_winners_settle_at_unit_p_norm(p):
+    x = F.normalize(exact((40, 6)).double().abs(), dim=1)
+    start = {"p": p, "k": 2, "unlearning": 0.0}
+    weight = trained("krotov", start, x, units=2, lr=0.005, steps=4000)
+    sums = weight.abs().pow(p).sum(1)
+    assert (sums - 1).abs().min() < 0.02
+
+
+@pytest.mark.parametrize("rule", ["swta_fh", "hwta_bcm"])
+def test_competition_over_directions_is_blind_to_the_length_of_inputs(rule):
+    model, x = linear_model().double(), exact((1, 6)).double()
+    one, ten = updates(model, rule, {}, x)[0], updates(model, rule, {}, 10 * x)[0]
+    if rule == "hwta_bcm":
+        torch.testing.assert_close(one, ten)
+    else:
+        weight = model.body.layer.weight.detach()
+        share = (one / (x - weight))[:, :1]
+        torch.testing.assert_close(ten, share * (10 * x - weight))
+
+
+def test_hwta_bcm_is_blind_to_the_length_of_weights():
+    model, x = linear_model().double(), exact((7, 6)).double()
+    (one,) = updates(model, "hwta_bcm", {}, x)
+    with torch.no_grad():
+        model.body.layer.weight *= torch.arange(1, 6).unsqueeze(1)
+    torch.testing.assert_close(updates(model, "hwta_bcm", {}, x)[0], one)
+
+
+def test_a_unit_of_swta_moves_as_far_for_one_input_as_for_nine_of_it():
+    model, _ = fed(torch.zeros(1, 5))
+    few = torch.cat([torch.eye(5)[:1], torch.eye(5)[1:2]])
+    many = torch.cat([torch.eye(5)[:1].expand(9, -1), torch.eye(5)[1:2]])
+    once, often = updates(model, "swta_fh", {}, 3 * few)[0], updates(model, "swta_fh", {}, 3 * many)[0]
+    torch.testing.assert_close(once[0], often[0])
+    torch.testing.assert_close(once[0], 2 * torch.eye(5)[0])
+
+
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS.keys())
+@pytest.mark.parametrize("geometry", GEOMETRIES.values(), ids=GEOMETRIES.keys())
+def test_the_norm_of_patches_needs_no_patches(geometry, layout, monkeypatch):
+    model, x = conv_model(geometry)
+    layer, x = model.body.layer.double().to(memory_format=layout), x.double().to(memory_format=layout)
+    pre = pre_of(x, layer(x), layer)
+    monkeypatch.setattr(F, "unfold", lambda *_, **__: pytest.fail("unfolded"))
+    reference = geometry.patches(x).square().sum(1)
+    torch.testing.assert_close(pre.squared_norm, reference, rtol=0, atol=1e-12)
+
+
+LOCAL = [case for case in CASES if not registry.rule(case[0]).end_to_end()]
+
+
+@pytest.mark.parametrize("case", LOCAL, ids=case_name)
+def test_a_convolution_learns_as_a_linear_layer_that_is_shown_its_patches(case):
+    geometry = GEOMETRIES["dilation-2-stride-2-padded"]
+    model, x = conv_model(geometry)
+    patches = geometry.patches(x)
+    flat = linear_model(patches.shape[1], 4).double()
+    with torch.no_grad():
+        flat.body.layer.weight.copy_(rows(model.body.layer.weight))
+    (ours,) = updates(model.double(), *case, x.double())
+    torch.testing.assert_close(ours, updates(flat, *case, patches)[0])
+
+
+# HebbNet and Liuson's rule
+
+
+def gini(sizes: list[float]) -> float:
+    """Σ|a − b| / (2 n² mean)."""
+    pairs = sum(abs(a - b) for a in sizes for b in sizes)
+    return pairs / (2 * len(sizes) ** 2 * (sum(sizes) / len(sizes)))
+
+
+@pytest.mark.parametrize("sparsity", [0.2, 0.5, 0.8])
+def test_hebbnets_gini_coefficient_is_its_sparsity_where_those_kept_move_alike(sparsity):
+    live = round(10 * (1 - sparsity))
+    model, x = fed(torch.tensor([[1.0] * live + [0.5] * (10 - live)], dtype=torch.float64))
+    delta = delta_of(prepared("hebbnet", {"sparsity": sparsity}, model), model, x)
+    assert gini(delta.norm(dim=1).tolist()) == pytest.approx(sparsity)
+
+
+def test_hebbnet_keeps_at_least_one_unit():
+    model, x = fed(exact((1, 5)).double().abs())
+    delta = delta_of(prepared("hebbnet", {"sparsity": 0.99}, model), model, x)
+    assert (delta.norm(dim=1) > 0).sum() == 1
+
+
+@pytest.mark.parametrize(
+    ("mask", "post", "signs"),
+    [
+        ("intended", [3.0, 2.9, 0.1, 0.0, 0.0], [1, -1, 0, 0, 0]),
+        ("printed", [3.0, 2.9, 0.1, 0.0, 0.0], [1, 0, -1, -1, -1]),
+        ("intended", [-1.0, -2.0, 0.0, 0.0, 0.0], [1, -1, -1, -1, -1]),
+        ("printed", [-1.0, -2.0, 0.0, 0.0, 0.0], [1, -1, -1, -1, -1]),
+        ("intended", [9.0, 9.0, 0.0, 0.0, 0.0], [1, -1, 0, 0, 0]),
+    ],
+)
+def test_liusons_mask_has_three_clauses(mask, post, signs):
+    model, x = fed(torch.ones(1, 5, dtype=torch.float64))
+    with torch.no_grad():
+        model.body.layer.weight.copy_(torch.tensor(post).diag())
+    delta = delta_of(prepared("liuson", {"mask": mask}, model), model, x)
+    assert delta[:, 0].sign().int().tolist() == signs
+
+
+def test_liusons_units_compete_by_what_exceeds_their_mean():
+    model, x = fed(torch.tensor([[3.0, 2.0, 0.0, 0.0, 0.0]], dtype=torch.float64))
+    delta = delta_of(prepared("liuson", {}, model, mean=torch.tensor([2.5, 0.0, 0.0, 0.0, 0.0])), model, x)
+    assert delta[0, 0] <= 0 < delta[1, 0]
+
+
+# EGHR
+
+
+def test_eghr_rests_on_independent_laplacian_sources_of_unit_variance():
+    generator = torch.Generator().manual_seed(0)
+    uniform = torch.rand(200_000, 3, generator=generator, dtype=torch.float64) - 0.5
+    sources = -uniform.sign() * (1 - 2 * uniform.abs()).log() / 2**0.5
+    model, x = fed(sources)
+    (still,) = updates(model, "eghr", {}, x)
+    (moved,) = updates(model, "eghr", {}, 2 * x)
+    assert still.abs().max() < 0.05
+    assert moved.diagonal().max() < -1
+
+
+def test_eghr_separates_mixed_sources():
+    generator = torch.Generator().manual_seed(1)
+    uniform = torch.rand(3000, 2, generator=generator, dtype=torch.float64) - 0.5
+    sources = -uniform.sign() * (1 - 2 * uniform.abs()).log() / 2**0.5
+    mixing = torch.tensor([[1.0, 0.5], [0.4, 1.0]], dtype=torch.float64)
+    weight = trained("eghr", {}, sources @ mixing.T, units=2, lr=0.02, steps=1500)
+    through = (weight @ mixing).abs().sort(dim=1).values
+    assert (through[:, 0] < 0.1 * through[:, 1]).all()
+    assert (weight @ mixing).abs().argmax(dim=1).unique().numel() == 2
+
+
+# GHL's controls
+
+
+def test_shuffled_steps_have_ghls_sizes_in_another_order():
+    model, x = conv_model(GEOMETRIES["zeros"])
+    ours, ghl = updates(model, "ghl_shuffled", {}, x)[0], updates(model, "ghl", {}, x)[0]
+    assert torch.equal(ours.abs().flatten().sort().values, ghl.abs().flatten().sort().values)
+    assert torch.equal(ours.sign(), ghl.sign())
+    assert not torch.equal(ours, ghl)
+
+
+def test_matched_steps_are_drawn_from_ghls_sizes():
+    model, x = conv_model(GEOMETRIES["zeros"])
+    ours, ghl = updates(model, "ghl_matched", {}, x)[0], updates(model, "ghl", {}, x)[0]
+    sizes = set(ghl.abs().flatten().tolist())
+    drawn = ours.abs().flatten().tolist()
+    assert set(drawn) < sizes
+    assert torch.equal(ours.sign(), ghl.sign())
+
+
+@pytest.mark.parametrize("rule", ["ghl_shuffled", "ghl_matched"])
+def test_draws_differ_from_step_to_step_and_layer_to_layer_and_repeat_from_the_start(rule):
+    model, x = two_layers(), exact((7, 6))
+    starts = [layer.state["draws"].item() for layer in prepared(rule, {}, model).layers]
+    assert starts[0] != starts[1]
+
+    def steps() -> list[Tensor]:
+        plasticity = prepared(rule, {}, model)
+        return [delta_of(plasticity, model, x) for _ in range(2)]
+
+    first, second = steps()
+    assert not torch.equal(first, second)
+    assert torch.equal(torch.stack(steps()), torch.stack([first, second]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_where_draws_start_depends_on_the_numbers_alone(dtype):
+    weight = exact((4, 6)).bfloat16()
+    assert draw_counter(weight.to(dtype)) == draw_counter(weight.float()) == draw_counter(weight.float().T)
+    assert draw_counter(weight) != draw_counter(weight.roll(1) * 1.5)
+
+
+def test_ghl_without_the_gradient_has_ghls_sizes_and_its_own_signs():
+    model, x = conv_model(GEOMETRIES["zeros"])
+    ours, ghl = updates(model, "ghl_hebbian", {}, x)[0], updates(model, "ghl", {}, x)[0]
+    torch.testing.assert_close(ours.abs(), ghl.abs())
+    assert not torch.equal(ours.sign(), ghl.sign())
+
+
+@pytest.mark.parametrize(("expected_error", "reward"), [(1.0, 1.0), (0.0, -1.0)])
+def test_reward_turns_the_hebbian_step_by_whether_errors_fell(expected_error, reward):
+    model, x = linear_model().double(), exact((7, 6)).double()
+    plasticity = prepared("ghl_reward", {"memory": 0.75}, model, expected=torch.tensor(expected_error))
+    delta = delta_of(plasticity, model, x)
+    torch.testing.assert_close(delta, reward * updates(model, "ghl_hebbian", {}, x)[0])
+    wrong = 1 - model(x).softmax(1)[torch.arange(7), labels_of(x)].mean().item()
+    moved = plasticity.layers[0].state["expected"].item()
+    assert moved == pytest.approx(0.75 * expected_error + 0.25 * wrong)
 
 
 # What holds for every rule

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -20,7 +20,7 @@ from hebbbench import registry
 from hebbbench.checks import knobs, numerics, plausibility, recipes, reference, repeat, text, toy
 from hebbbench.checks.report import Outcome, Report
 from hebbbench.checks.subject import Failed, Skipped, Subject
-from hebbbench.errors import HebbBenchError, suggestion
+from hebbbench.errors import HebbBenchError, suggestion, unknown_name
 
 Check = Callable[[Subject], str]
 
@@ -63,21 +63,25 @@ NEEDED = ("signals", "defaults")
 ON_TEXT = ("docstring", "public-names", *NEEDED)
 
 
-def check(rule: str) -> Report:
+def check(rule: str, only: Collection[str] = ()) -> Report:
     """Run every check on one rule.
 
     Args:
         rule: a registered name, or the path of a rule's file.
+        only: names of checks; all if empty.
 
     Raises:
-        UnknownNameError: there is no rule of that name.
+        UnknownNameError: there is no rule, or no check, of that name.
         RuleError: there is no such file, or its name belongs to another rule.
     """
     began = time.perf_counter()
     subject = Subject(rule)
     path = subject.path
+    for name in only:
+        if name not in CHECKS:
+            raise unknown_name("check", name, CHECKS)
     with _one_thread():
-        outcomes = _outcomes(subject)
+        outcomes = _outcomes(subject, only or CHECKS)
     card = subject.evidence.card() if "evidence" in vars(subject) and subject.evidence.repeats else None
     return Report(
         rule=path.stem, file=str(path), outcomes=outcomes, card=card, seconds=round(time.perf_counter() - began, 3)
@@ -100,7 +104,7 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(usual)
 
 
-def _outcomes(subject: Subject) -> list[Outcome]:
+def _outcomes(subject: Subject, chosen: Collection[str]) -> list[Outcome]:
     try:
         declared = _declared(subject)
     except HebbBenchError as error:
@@ -112,6 +116,8 @@ def _outcomes(subject: Subject) -> list[Outcome]:
             outcomes[0] = Outcome(name="file", status="failed", detail=detail)
     broken = ""
     for name, run in CHECKS.items():
+        if name not in chosen:
+            continue
         if broken and name not in ON_TEXT:
             outcomes.append(Outcome(name=name, status="skipped", detail=f"the check '{broken}' failed"))
             continue

@@ -104,7 +104,10 @@ def conv_is_linear(subject: Subject) -> str:
         ours = respond(subject.build(), layer, x)
         outside = outside_signals(layer.weight.detach(), len(x))
         outside["grad"] = weight_rows(outside["grad"])
-        theirs = equation(subject.build(), unfolded(x, geometry), weight_rows(layer.weight.detach()), outside)
+        rows = unfolded(x, geometry)
+        for name in ("error", "labels"):  # a position counts as a sample
+            outside[name] = outside[name].repeat_interleave(len(rows) // len(x), dim=0)
+        theirs = equation(subject.build(), rows, weight_rows(layer.weight.detach()), outside)
         gap = (ours - theirs).abs().max().item()
         if not gap <= TOLERANCE * max(1.0, theirs.abs().max().item()):
             raise Failed(
@@ -127,7 +130,5 @@ def untouched(subject: Subject) -> str:
 def no_graph(subject: Subject) -> str:
     """Neither the update nor the state carries an autograd graph, and none is built on the way."""
     if subject.evidence.rule_built_graph:
-        raise Failed(
-            "delta builds an autograd graph. Write the derivative out, or ask for `grad`, so that it shows."
-        )
+        raise Failed("delta builds an autograd graph. Write the derivative out, or ask for `grad`, so that it shows.")
     return ""

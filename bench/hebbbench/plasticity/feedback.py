@@ -80,7 +80,7 @@ class _Replaced:
         x, self.attached = self.attached, None
         if x is None:
             return None
-        matrix = self.matrix(layer.weight.detach())  # type: ignore[operator, union-attr, arg-type]
+        matrix = self.matrix(layer.weight.detach())  # type: ignore[operator]
         beside = _forward(layer, matrix, x)
         return output + (beside - beside.detach())
 
@@ -105,7 +105,7 @@ class _Direct:
         self.matrices: dict[int, Tensor] = {}
         for index, layer in enumerate(layers):
             layer.register_forward_pre_hook(self._redirect(index))
-        model.head.register_forward_hook(self._listen)  # type: ignore[union-attr, operator]
+        model.head.register_forward_hook(self._listen)  # type: ignore[union-attr]
 
     def _listen(self, head: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
         if logits.requires_grad:

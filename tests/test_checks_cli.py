@@ -1,0 +1,99 @@
+"""`hebbbench check` and `hebbbench new rule` from the shell, and the whole walk from an empty file to a result."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from hebbbench.checks.scaffold import new_rule
+from hebbbench.errors import RuleError
+from hebbbench.record import store
+
+
+def hebbbench(*arguments: str, cwd: Path, code: int = 0) -> str:
+    """Run the command line in a process of its own; its output."""
+    done = subprocess.run(
+        [sys.executable, "-m", "hebbbench", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=cwd,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout + done.stderr
+
+
+def test_from_an_empty_folder_to_a_result(lab):
+    folder = lab.root / "work"
+    hebbbench("new", "rule", "winner", "--folder", str(folder), cwd=lab.root)
+    source = folder / "winner.py"
+    text = source.read_text()
+    assert "hebb(y, pre) - decay(y, weight)" in text
+    source.write_text(
+        text.replace("hebb(y, pre) - decay(y, weight)", "hebb(y, pre) - decay(y * post, weight)").replace(
+            "⟨y_k (x − w_k)⟩ ", "⟨y_k (x − u_k w_k)⟩"
+        )
+    )
+    test = folder / "test_winner.py"
+    before = subprocess.run(pytest_on(test), capture_output=True, text=True, cwd=folder, check=False)
+    assert before.returncode == 1
+    assert "the reference differ" in before.stdout
+    test.write_text(test.read_text().replace("(x[n][i] - w[k][i])", "(x[n][i] - u[n][k] * w[k][i])"))
+    after = subprocess.run(pytest_on(test), capture_output=True, text=True, cwd=folder, check=False)
+    assert after.returncode == 0, after.stdout
+
+    output = hebbbench("check", str(source), "--json", "report.json", cwd=folder)
+    assert "1 checked, 0 with a failure." in output
+    assert json.loads((folder / "report.json").read_text())["passed"] is True
+
+    protocol = lab.protocol_file()
+    results = folder / "results"
+    hebbbench(
+        "run", "--protocol", protocol, "--rule", str(source), "--results", str(results), "--device", "cpu", cwd=folder
+    )
+    (file,) = results.rglob("*.json")
+    result = store.load(file)
+    assert (result.rule.name, result.status) == ("winner", "ok")
+
+
+def pytest_on(path: Path) -> list[str]:
+    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+
+
+def test_every_way_to_fail_exits_with_an_error(tmp_path):
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "broken.py").write_text("def")
+    assert "file" in hebbbench("check", "empty.py", "broken.py", "--json", "report.json", cwd=tmp_path, code=1)
+    assert json.loads((tmp_path / "report.json").read_text())["passed"] is False
+    assert "no rule 'nosuch'" in hebbbench("check", "nosuch", cwd=tmp_path, code=2)
+    assert "no rule file" in hebbbench("check", "nosuch.py", cwd=tmp_path, code=2)
+    assert "nothing to check" in hebbbench("check", cwd=tmp_path, code=2)
+
+
+def test_new_rule_refuses_to_overwrite(tmp_path):
+    files = new_rule("mine", tmp_path)
+    assert [path.name for path in files] == ["mine.py", "mine.yaml", "test_mine.py"]
+    kept = files[0].read_text()
+    files[2].unlink()
+    with pytest.raises(RuleError, match=r"mine.py exists and is left as it is"):
+        new_rule("mine", tmp_path)
+    assert files[0].read_text() == kept
+    assert not files[2].exists()
+
+
+@pytest.mark.parametrize("name", ["Mine", "my-rule", "1st", "", "_hidden", "class", "a b", "../up"])
+def test_new_rule_refuses_a_name_that_can_be_no_rule(tmp_path, name):
+    with pytest.raises(RuleError, match="cannot be a rule's name"):
+        new_rule(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_new_rule_refuses_a_name_that_is_taken(tmp_path):
+    with pytest.raises(RuleError, match=r"the name 'oja' belongs to .*oja\.py"):
+        new_rule("oja", tmp_path)
