@@ -146,7 +146,7 @@ def test_an_unknown_rule_raises():
         check("sofhebb")
     with pytest.raises(RuleError, match="no rule file"):
         check("nowhere/made.py")
-    with pytest.raises(UnknownNameError, match="no check 'knob'. Did you mean 'knobs'"):
+    with pytest.raises(UnknownNameError, match=r"no check 'knob'\. Did you mean 'knobs'"):
         check("oja", only=["knob"])
 
 
