@@ -17,13 +17,14 @@ REFLECTION = {"gc", "inspect", "sys", "ctypes", "traceback", "weakref", "importl
 
 def docstring(subject: Subject) -> str:
     """One line, an equation and a source."""
-    text = inspect.cleandoc(subject.module.__doc__ or subject.kind.__doc__ or "")
+    written = subject.module.__doc__ or subject.kind.__doc__ or ""
+    text = inspect.cleandoc(written)
     if not text:
         raise Failed('there is no docstring. Begin the file with """Name: one line, the equation, the source."""')
     missing = []
     if len(text.splitlines()[0]) < 10:
         missing.append("a first line that says what the rule does")
-    if not EQUATION.search(text):
+    if not EQUATION.search(written):
         missing.append("the equation, on an indented line (Δw_k = …)")
     if not SOURCE.search(text):
         missing.append("the source, with a year, arXiv number or DOI")
