@@ -17,16 +17,16 @@ SHOWN_RULES = 8
 
 
 def top(sources: Sources) -> str:
-    """A Markdown table: the best rules by mean accuracy over the protocols they share, backprop, and random features.
+    """A Markdown table: the rules measured on most protocols, best first, backprop, and random features.
 
-    A protocol is shown if backprop or the untrained network has been measured there. (k) marks fewer seeds than the
+    Best is the largest mean gain over random features on the protocols a rule was measured on. A protocol is shown if backprop or the untrained network has been measured there. (k) marks fewer seeds than the
     protocol's.
     """
     shown = [table for table in tables(sources, sift(sources)) if table.row(BACKPROP) or table.row(RANDOM)]
     if not shown:
         return "No results yet."
     rules = {row.rule for table in shown for row in table.rows if row.accuracy is not None}
-    ranked = sorted(rules - {RANDOM}, key=lambda rule: (-_standing(rule, shown), rule))[:SHOWN_RULES]
+    ranked = sorted(rules - {RANDOM}, key=lambda rule: (*_standing(rule, shown), rule))[:SHOWN_RULES]
     if BACKPROP in rules and BACKPROP not in ranked:
         ranked.append(BACKPROP)
     heads = ["accuracy, %", *(_head(table) for table in shown)]
@@ -35,14 +35,14 @@ def top(sources: Sources) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [heads, ["---", *["---:"] * len(shown)], *lines])
 
 
-def _standing(rule: str, shown: list[Table]) -> float:
-    """Mean difference to the random features of each table where both stand; −1 where there is none."""
+def _standing(rule: str, shown: list[Table]) -> tuple[int, float]:
+    """Sort key: tables in which the rule and random features both stand, and its mean gain there; most first."""
     gaps = []
     for table in shown:
         row, random = table.row(rule), table.row(RANDOM)
         if row is not None and row.accuracy is not None and random is not None and random.accuracy is not None:
             gaps.append(row.accuracy.mean - random.accuracy.mean)
-    return mean(gaps) if gaps else -1.0
+    return -len(gaps), -mean(gaps) if gaps else 0.0
 
 
 def _head(table: Table) -> str:
