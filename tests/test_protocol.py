@@ -183,7 +183,7 @@ def test_a_whole_number_may_stand_where_a_fraction_is_meant():
         ("training.init", {"law": "normal"}, "radius is given exactly when"),
         ("training.init", {"law": "architecture", "radius": 1.0}, "radius is given exactly when"),
         ("training.epochs", 11, "training.epochs = 11 is over budget.epochs = 10"),
-        ("data.mean", [0.5, 0.5], "data.mean has 2 channels and data.std has 1"),
+        ("data.mean", [0.5, 0.5], "data.mean has 2 channels and data.std 1"),
         ("seeds", [0, 1, 0], "seeds = [0, 1, 0] repeats a seed"),
         ("free", ["optimiser"], "'optimiser' is nothing a recipe could choose. Did you mean 'optimizer'?"),
         ("free", ["architecture.nrm"], "Did you mean 'architecture.norm'?"),

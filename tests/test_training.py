@@ -260,12 +260,14 @@ def test_a_rule_that_raises_fails_with_its_reason_and_is_tried_again(lab):
 
 
 def test_a_delta_of_the_wrong_shape_fails_the_cell_by_name(lab):
-    result = lab.run(lab.rule("shape", "weight: return weight.t()"))
+    result = lab.run(lab.cell(lab.rule("shape", "weight: return weight.t()")))
     assert result.status == "failed"
     assert "Shape at layer 'body.fc1': delta has shape (64, 16)" in result.reason
     assert "(16, 64)" in result.reason
 
 
+@pytest.mark.parametrize("error", [MemoryError("1 TB"), torch.OutOfMemoryError("1 TB")])
+@pytest.mark.parametrize("phase", ["training", "probe"])
 def test_running_out_of_memory_is_a_failure_with_that_reason(lab, monkeypatch, error, phase):
     where = {"training": (course.Loop, "run"), "probe": (course, "extract")}[phase]
 

@@ -19,8 +19,8 @@ SHOWN_RULES = 8
 def top(sources: Sources) -> str:
     """A Markdown table: the rules measured on most protocols, best first, backprop, and random features.
 
-    Best is the largest mean gain over random features on the protocols a rule was measured on. A protocol is shown if backprop or the untrained network has been measured there. (k) marks fewer seeds than the
-    protocol's.
+    Best is the largest mean gain over random features on the protocols a rule was measured on. A protocol is shown if
+    backprop or the untrained network has been measured there. (k) marks fewer seeds than the protocol's.
     """
     shown = [table for table in tables(sources, sift(sources)) if table.row(BACKPROP) or table.row(RANDOM)]
     if not shown:
