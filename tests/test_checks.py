@@ -114,6 +114,13 @@ def test_a_state_made_late_does_not_survive_a_checkpoint(tmp_path):
     assert "Make every tensor in `init`" in outcome.detail
 
 
+def test_draws_from_the_global_generator_are_no_cells_own(tmp_path):
+    made = rule_file(tmp_path, "pre, post: return hebb(post * torch.rand_like(post), pre)")
+    report = check(made, only=["same-bits", "checkpoint"])
+    assert [outcome.name for outcome in report.failures] == ["same-bits", "checkpoint"]
+    assert "draw_counter" in report.failures[0].detail
+
+
 def test_a_phantom_knob_and_its_values_are_named(tmp_path):
     outcome = check(rule_file(tmp_path, *DEFECTS["knobs"]), only=["knobs"]).outcome("knobs")
     assert "'temperature' (tried 1.7" in outcome.detail

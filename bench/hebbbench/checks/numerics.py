@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from hebbbench.checks.rig import SAMPLES, Played, Rig, Scene
+from hebbbench.checks.network import SAMPLES
+from hebbbench.checks.rig import Played, Rig, Scene
 from hebbbench.checks.stimulus import (
     GEOMETRIES,
     convolution,

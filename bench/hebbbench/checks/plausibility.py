@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 
+from hebbbench.checks.network import CLASSES
 from hebbbench.checks.probes import Evidence
-from hebbbench.checks.rig import CLASSES, copied, dense, differs, seed_draws
+from hebbbench.checks.rig import differs
+from hebbbench.checks.spy import copied, dense, seed_draws
 from hebbbench.checks.subject import Failed, Skipped, Subject
 from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import LinearPre
@@ -16,7 +18,7 @@ def repeats(subject: Subject) -> str:
     if not subject.evidence.repeats:
         raise Failed(
             "the same two steps, run again, gave another update, so no card can be measured. What the rule remembers "
-            "belongs in `state`; its draws come from torch's global generator or from a counter in `state`."
+            "belongs in `state`; its draws come from a counter there (hebbbench.draw_counter)."
         )
     return ""
 

@@ -17,7 +17,9 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from hebbbench.checks.card import MEMORY_GROWS, Card, Locality
-from hebbbench.checks.rig import CLASSES, HEAD, TARGET, Call, Played, Rig, Scene, differs
+from hebbbench.checks.network import CLASSES
+from hebbbench.checks.rig import HEAD, TARGET, Played, Rig, Scene, differs
+from hebbbench.checks.spy import Call
 
 DEPTHS = (2, 6)
 WIDTH = 32

@@ -7,7 +7,9 @@ import io
 import torch
 from torch import Tensor
 
-from hebbbench.checks.rig import CLASSES, INPUTS, WIDTHS, Rig, build_learner, copied, differs, seed_draws, toy_cell
+from hebbbench.checks.network import CLASSES, INPUTS, WIDTHS, build_learner, toy_cell
+from hebbbench.checks.rig import Rig, differs
+from hebbbench.checks.spy import copied, seed_draws
 from hebbbench.checks.subject import Failed, Subject
 from hebbbench.training.learner import Learner
 
@@ -20,11 +22,10 @@ def _learner(subject: Subject) -> Learner:
 
 
 def _train(learner: Learner, first: int, last: int) -> None:
-    """Steps `first` to `last`, with torch's global generator seeded before each."""
+    """Steps `first` to `last`. Torch's global generator stands where it stands: no cell may depend on it."""
     for number in range(first, last):
         source = torch.Generator().manual_seed(number)
         x = torch.randn(8, INPUTS, generator=source)
-        torch.manual_seed(number)
         learner.step(x, torch.arange(8) % CLASSES, number, 0.0)
 
 
@@ -40,11 +41,12 @@ def same_bits(subject: Subject) -> str:
     with torch.random.fork_rng(devices=[]):
         one, two = _learner(subject), _learner(subject)
         _train(one, 0, STEPS)
+        torch.manual_seed(1)  # what another cell before this one would have left behind
         _train(two, 0, STEPS)
     if one.digest() != two.digest():
         raise Failed(
-            f"{STEPS} steps run twice from one seed: {_difference(one, two)}. Draw from torch's global generator or "
-            "from a counter in `state`, and remember in `state` alone."
+            f"{STEPS} steps run twice from one seed: {_difference(one, two)}. Draw from a counter in `state` "
+            "(hebbbench.draw_counter), not from torch's global generator, and remember in `state` alone."
         )
     return f"{STEPS} steps, twice"
 

@@ -15,18 +15,12 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import saved_tensors_hooks
 
-from hebbbench.cell import Cell
+from hebbbench.checks.network import CLASSES, INPUTS, SAMPLES, WIDTHS, build_learner, toy_cell
+from hebbbench.checks.spy import Call, Spy
 from hebbbench.plasticity.rule import Rule
-from hebbbench.plasticity.signals import LinearPre, Pre, weight_rows
-from hebbbench.protocol import Protocol, Recipe, resolve
-from hebbbench.training.learner import Learner
+from hebbbench.plasticity.signals import weight_rows
 
-INPUTS = 30
-WIDTHS = (40, 24, 24)
-CLASSES = 3
-SAMPLES = 5
 PASSES = 2
 HEAD = "head.linear.weight"
 TARGET = 1
@@ -55,18 +49,6 @@ class Scene:
     def but(self, **changes: Any) -> Scene:
         """The same scene with some parts replaced."""
         return replace(self, **changes)
-
-
-@dataclass
-class Call:
-    """One call of a rule's `delta`: copies of what it was given, and what was seen while it ran."""
-
-    layer: int
-    number: int
-    signals: dict[str, Any]
-    delta: Tensor
-    touched: list[str]
-    built_graph: bool
 
 
 @dataclass
@@ -186,7 +168,7 @@ class Rig:
     def _spied(self, calls: list[Call]) -> Iterator[None]:
         rules = [layer.rule for layer in self.layers]
         for index, layer in enumerate(self.layers):
-            layer.rule = cast(Rule, _Spy(layer.rule, index, calls))
+            layer.rule = cast(Rule, Spy(layer.rule, index, calls))
         try:
             yield
         finally:
@@ -247,98 +229,8 @@ class _Swap(torch.autograd.Function):
         return gradients[0], None
 
 
-class _Spy:
-    """Stands in a rule's place: seeds its draws, and notes what it was given, changed and built."""
-
-    def __init__(self, rule: Rule, layer: int, calls: list[Call]) -> None:
-        self._rule, self._layer, self._calls = rule, layer, calls
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._rule, name)
-
-    def delta(self, **signals: Any) -> Tensor:
-        given = copied(signals)
-        number = sum(call.layer == self._layer for call in self._calls)
-        saved = 0
-
-        def pack(tensor: Tensor) -> Tensor:
-            nonlocal saved
-            saved += 1
-            return tensor
-
-        seed_draws(self._layer, number)
-        with saved_tensors_hooks(pack, lambda tensor: tensor):
-            delta = self._rule.delta(**signals)
-        graph = (
-            saved > 0 or delta.requires_grad or any(value.requires_grad for value in signals.get("state", {}).values())
-        )
-        touched = [
-            name for name in signals if name != "state" and not torch.equal(dense(signals[name]), dense(given[name]))
-        ]
-        self._calls.append(Call(self._layer, number, given, delta.detach().clone(), touched, graph))
-        return delta
-
-
-def build_learner(cell: Cell, inputs: int, classes: int, dtype: torch.dtype) -> Learner:
-    """The cell's learner for flat rows (N, inputs), on the CPU, with all its tensors of one type."""
-    usual = torch.get_default_dtype()
-    torch.set_default_dtype(dtype)
-    try:
-        return Learner(cell, (1, inputs, 1), classes, torch.device("cpu"))
-    finally:
-        torch.set_default_dtype(usual)
-
-
-def seed_draws(layer: int, number: int) -> None:
-    """Seed torch's global generator for one call of a rule."""
-    torch.manual_seed(1000 * number + layer)
-
-
-def dense(signal: Any) -> Tensor:
-    """A signal as a tensor: `pre` as its rows."""
-    return signal if isinstance(signal, Tensor) else cast(Pre, signal).rows
-
-
-def copied(signals: dict[str, Any]) -> dict[str, Any]:
-    """Signals that share no memory with those given; `pre` is dense."""
-    result: dict[str, Any] = {}
-    for name, value in signals.items():
-        if name == "state":
-            result[name] = {key: inner.detach().clone() for key, inner in value.items()}
-        elif isinstance(value, Tensor):
-            result[name] = value.detach().clone()
-        else:
-            result[name] = LinearPre(value.rows.detach().clone())
-    return result
-
-
 def differs(a: Tensor, b: Tensor, scale: Tensor | None = None) -> bool:
     """Whether two float64 updates differ by more than rounding, in units of the larger one or of `scale`."""
     size = max(a.abs().max().item(), b.abs().max().item()) if scale is None else scale.abs().max().item()
     gap = (a - b).abs().max().item()
     return not gap <= 1e-8 * size + 1e-13
-
-
-def toy_cell(rule: str, hyperparameters: dict[str, Any], widths: tuple[int, ...], rate: float, seed: int) -> Cell:
-    """A cell on the perceptron of these widths, with plain SGD at one rate everywhere."""
-    protocol = Protocol.model_validate(
-        {
-            "name": "check",
-            "version": 1,
-            "title": "Conformance",
-            "description": "The network of `hebbbench check`.",
-            "data": {"dataset": "digits", "validation": 0, "mean": [0.5], "std": [0.5]},
-            "architecture": {
-                "name": "mlp",
-                "options": {"widths": list(widths), "norm": "none", "activation": "tanh"},
-            },
-            "plastic": ["fc*"],
-            "training": {"epochs": 1, "batch_size": SAMPLES, "optimizer": {"lr": rate}},
-            "budget": {"epochs": 1},
-            "seeds": [0],
-            "probe": {"epochs": 1, "batch_size": 1, "lr": 1.0, "statistics_samples": 0},
-            "chance": 0.1,
-        }
-    )
-    recipe = Recipe(provenance="default", hyperparameters=hyperparameters)
-    return Cell(protocol, {}, rule, resolve(protocol, recipe, rule), seed)

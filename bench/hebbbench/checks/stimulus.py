@@ -9,11 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from hebbbench.checks.network import CLASSES
 from hebbbench.plasticity.attach import PlasticLayer
 from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import LinearPre, weight_rows
-
-CLASSES = 3
 
 
 @dataclass(frozen=True)

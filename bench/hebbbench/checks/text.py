@@ -11,7 +11,7 @@ from hebbbench.checks.subject import Failed, Subject
 from hebbbench.plasticity.rule import SIGNALS
 
 SOURCE = re.compile(r"arXiv|doi|\b(1[89]|20)\d\d\b", re.IGNORECASE)
-EQUATION = re.compile(r"^\s{2,}\S.*(=|←|:=)", re.MULTILINE)
+EQUATION = re.compile(r"\n.*\S\s*[=←]\s*\S")
 REFLECTION = {"gc", "inspect", "sys", "ctypes", "traceback", "weakref", "importlib", "builtins", "os", "threading"}
 
 
@@ -25,7 +25,7 @@ def docstring(subject: Subject) -> str:
     if len(text.splitlines()[0]) < 10:
         missing.append("a first line that says what the rule does")
     if not EQUATION.search(written):
-        missing.append("the equation, on an indented line (Δw_k = …)")
+        missing.append("the equation, on a line of its own (Δw_k = …)")
     if not SOURCE.search(text):
         missing.append("the source, with a year, arXiv number or DOI")
     if missing:

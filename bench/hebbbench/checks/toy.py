@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from hebbbench.checks.rig import build_learner, toy_cell
+from hebbbench.checks.network import build_learner, toy_cell
 from hebbbench.checks.subject import Failed, Subject
 
 NOISE = 0.6

@@ -1,0 +1,54 @@
+"""The small perceptron on which rules are checked, made and trained by the harness as any other cell is.
+
+x (N, inputs) → fc1 → tanh → fc2 → tanh → … → head, without normalisation
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from hebbbench.cell import Cell
+from hebbbench.protocol import Protocol, Recipe, resolve
+from hebbbench.training.learner import Learner
+
+INPUTS = 30
+WIDTHS = (40, 24, 24)
+CLASSES = 3
+SAMPLES = 5
+
+
+def toy_cell(rule: str, hyperparameters: dict[str, Any], widths: tuple[int, ...], rate: float, seed: int) -> Cell:
+    """A cell on the perceptron of these widths, with plain SGD at one rate everywhere."""
+    protocol = Protocol.model_validate(
+        {
+            "name": "check",
+            "version": 1,
+            "title": "Conformance",
+            "description": "The network of `hebbbench check`.",
+            "data": {"dataset": "digits", "validation": 0, "mean": [0.5], "std": [0.5]},
+            "architecture": {
+                "name": "mlp",
+                "options": {"widths": list(widths), "norm": "none", "activation": "tanh"},
+            },
+            "plastic": ["fc*"],
+            "training": {"epochs": 1, "batch_size": SAMPLES, "optimizer": {"lr": rate}},
+            "budget": {"epochs": 1},
+            "seeds": [0],
+            "probe": {"epochs": 1, "batch_size": 1, "lr": 1.0, "statistics_samples": 0},
+            "chance": 0.1,
+        }
+    )
+    recipe = Recipe(provenance="default", hyperparameters=hyperparameters)
+    return Cell(protocol, {}, rule, resolve(protocol, recipe, rule), seed)
+
+
+def build_learner(cell: Cell, inputs: int, classes: int, dtype: torch.dtype) -> Learner:
+    """The cell's learner for flat rows (N, inputs), on the CPU, with all its tensors of one type."""
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        return Learner(cell, (1, inputs, 1), classes, torch.device("cpu"))
+    finally:
+        torch.set_default_dtype(usual)
