@@ -51,19 +51,21 @@ def write(results: Path, path: Path, readme: Path | None = None) -> None:
     Raises:
         HebbBenchError: as `build`, or a file cannot be written.
     """
-    write_atomic(path, build(results).encode())
+    sources = gather(results)
+    write_atomic(path, render(sources).encode())
     if readme is not None:
-        refresh(readme, top(gather(results)))
+        refresh(readme, top(sources))
 
 
 def check(results: Path, path: Path, readme: Path | None = None) -> str | None:
     """None if the files are what the results say, else a message with the first lines that differ."""
     command = f"hebbbench leaderboard --results {results} --output {path}"
-    if readme is not None and stale(readme, top(gather(results))):
+    sources = gather(results)
+    if readme is not None and stale(readme, top(sources)):
         return f"{readme} does not show the board's top rows. Write them anew with: {command}"
     if not path.is_file():
         return f"{path} does not exist. Write it with: {command}"
-    expected, actual = build(results), path.read_bytes().decode(errors="replace")
+    expected, actual = render(sources), path.read_bytes().decode(errors="replace")
     if actual == expected:
         return None
     difference = list(
