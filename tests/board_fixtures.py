@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hebbbench.plan import KnownRule, Sources
-from hebbbench.protocol import Protocol, Recipe, resolve
+from hebbbench.protocol import Protocol
+from hebbbench.recipe import Recipe, resolve
 from hebbbench.record import store
 from hebbbench.record.schema import Result
 

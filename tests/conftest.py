@@ -16,7 +16,8 @@ import yaml
 from hebbbench import registry
 from hebbbench.cell import Cell, cells
 from hebbbench.progress import Reporter, Silent
-from hebbbench.protocol import Protocol, Recipe
+from hebbbench.protocol import Protocol
+from hebbbench.recipe import Recipe
 
 TINY = {
     "digits-mlp": {"architecture.options.widths": [16, 12], "training.batch_size": 300},

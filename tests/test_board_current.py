@@ -11,7 +11,7 @@ from board_fixtures import DATA_DIGEST, DIGITS, RULES, WIDTHS, code, make_result
 from hebbbench.board import render, sift
 from hebbbench.board.validate import findings
 from hebbbench.plan import KnownRule
-from hebbbench.protocol import Recipe
+from hebbbench.recipe import Recipe
 from hebbbench.record.schema import Result
 from hebbbench.record.store import to_text
 

@@ -188,7 +188,8 @@ def test_every_key_of_a_protocol_and_a_recipe_is_explained():
 
 
 def test_the_examples_in_the_documents_are_valid():
-    from hebbbench.protocol import Axis, RecipeFile
+    from hebbbench.protocol import Axis
+    from hebbbench.recipe import RecipeFile
 
     for block in [block for page in pages() for block in blocks(page) if block.language == "yaml"]:
         plain = yaml.safe_load(block.text)

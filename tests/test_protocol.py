@@ -12,7 +12,8 @@ import yaml
 
 from hebbbench import registry
 from hebbbench.errors import ProtocolError, UnknownNameError
-from hebbbench.protocol import Protocol, Recipe, RecipeFile, load_protocol, load_recipes, resolve
+from hebbbench.protocol import Protocol, load_protocol
+from hebbbench.recipe import Recipe, RecipeFile, load_recipes, resolve
 from hebbbench.validation import canonical_json, read_yaml, validate
 
 VALID: dict[str, Any] = {

@@ -19,7 +19,7 @@ import torch
 from conftest import At, Killed, Lab
 from hebbbench.data import load
 from hebbbench.errors import ResultError, RunInterrupted
-from hebbbench.protocol import Recipe
+from hebbbench.recipe import Recipe
 from hebbbench.training.checkpoint import Checkpoint
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
@@ -354,7 +354,8 @@ import json, os, random, signal, sys, time
 from pathlib import Path
 from hebbbench.cell import cells
 from hebbbench.progress import Silent
-from hebbbench.protocol import Recipe, load_protocol
+from hebbbench.protocol import load_protocol
+from hebbbench.recipe import Recipe
 from hebbbench.training.run import Settings, run_cell
 
 os.fsync = lambda descriptor: None  # a process dies here, not the machine

@@ -9,7 +9,7 @@ import yaml
 from conftest import Lab
 from hebbbench.data.dataset import Dataset
 from hebbbench.errors import ProtocolError
-from hebbbench.protocol import Recipe, RecipeFile, resolve
+from hebbbench.recipe import Recipe, RecipeFile, resolve
 from hebbbench.training import tune
 from hebbbench.training.run import Settings
 from hebbbench.training.tune import TUNING_SEEDS, Trial, parse_space, search

@@ -10,7 +10,8 @@ from typing import Any
 
 from hebbbench import registry
 from hebbbench.errors import ProtocolError
-from hebbbench.protocol import AxisValue, Protocol, Recipe, Resolved, resolve
+from hebbbench.protocol import AxisValue, Protocol
+from hebbbench.recipe import Recipe, Resolved, resolve
 from hebbbench.record.schema import NUMERICS_VERSION
 from hebbbench.validation import digest
 

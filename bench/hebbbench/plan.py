@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Literal
 
 from hebbbench import registry
-from hebbbench.protocol import AxisValue, Protocol, Recipe
+from hebbbench.protocol import AxisValue, Protocol
+from hebbbench.recipe import Recipe
 from hebbbench.record import store
 from hebbbench.record.schema import Result
 from hebbbench.record.store import Stored, result_path

@@ -1,4 +1,4 @@
-"""A protocol fixes the work; a recipe is what a rule may choose within it.
+"""A protocol fixes the work; what a rule may choose within it is its recipe (see `hebbbench.recipe`).
 
 `Protocol` is immutable data read from YAML. Its hash covers everything that decides a number, and leaves out
 the prose and the published figures, which may be amended without changing the work.
@@ -220,13 +220,13 @@ class Protocol(Strict):
         plain = self.model_dump(mode="json", exclude={"axes", "published"})
         paths: dict[str, str] = {}
         for name, axis in self.axes.items():
-            _read_path(plain, axis.path, f"axes.{name}.path")
+            read_path(plain, axis.path, f"axes.{name}.path")
             if axis.path in paths:
                 raise ValueError(f"axes '{paths[axis.path]}' and '{name}' both set {axis.path}")
             paths[axis.path] = name
             for value in axis.values:
                 varied = copy.deepcopy(plain)
-                _write_path(varied, axis.path, value)
+                write_path(varied, axis.path, value)
                 try:
                     Protocol.model_validate(varied)
                 except ValidationError as error:
@@ -260,7 +260,7 @@ class Protocol(Strict):
                 raise ProtocolError(
                     f"axis {name} = {axes[name]!r} is not in protocol '{self.name}'. Values: {axis.values}."
                 )
-            _write_path(plain, axis.path, axes[name])
+            write_path(plain, axis.path, axes[name])
         return validate(Protocol, plain, f"protocol '{self.name}' at {canonical_json(axes)}")
 
 
@@ -269,7 +269,8 @@ def _listed(value: AxisValue, values: list[AxisValue]) -> bool:
     return any(type(value) is type(listed) and value == listed for listed in values)
 
 
-def _read_path(tree: dict[str, Any], path: str, where: str) -> Any:
+def read_path(tree: dict[str, Any], path: str, where: str) -> Any:
+    """What stands at a dotted path; a ValueError names `where` and what there is, if nothing does."""
     node: Any = tree
     for part in path.split("."):
         if not isinstance(node, dict) or part not in node:
@@ -279,70 +280,12 @@ def _read_path(tree: dict[str, Any], path: str, where: str) -> Any:
     return node
 
 
-def _write_path(tree: dict[str, Any], path: str, value: AxisValue) -> None:
+def write_path(tree: dict[str, Any], path: str, value: AxisValue) -> None:
+    """Put `value` at a dotted path whose parents exist, in place."""
     *parents, last = path.split(".")
     for part in parents:
         tree = tree[part]
     tree[last] = value
-
-
-class Search(Strict):
-    """What a searched recipe cost: the ledger that makes 'heavily tuned' a number."""
-
-    trials: PositiveInt
-    seconds: NonNegativeFloat
-    split: Literal["validation"]
-    space: str
-
-
-class Recipe(Strict):
-    """A rule's choices for one protocol, and where they come from."""
-
-    provenance: Literal["paper", "searched", "default"]
-    source: str = ""
-    search: Search | None = None
-    hyperparameters: Options = {}
-    architecture: Options = {}
-    epochs: NonNegativeInt | None = None
-    batch_size: PositiveInt | None = None
-    schedule: Literal["joint", "layerwise"] | None = None
-    annealing: Literal["constant", "cosine", "linear"] | None = None
-    optimizer: Optimizer | None = None
-    rest: Optimizer | None = None
-    init: Init | None = None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Recipe:
-        if (self.provenance == "searched") != (self.search is not None):
-            raise ValueError("provenance 'searched' and a 'search' block (trials, seconds, split, space) go together")
-        if self.provenance == "paper" and not self.source:
-            raise ValueError("provenance 'paper' needs a 'source'")
-        return self
-
-    def choices(self) -> dict[str, Any]:
-        """The training fields this recipe sets, by name."""
-        return {name: getattr(self, name) for name in TRAINING_FREE if getattr(self, name) is not None}
-
-
-class RecipeFile(Strict):
-    """A rule's recipes: protocol name → recipe; `default` stands for any protocol not named."""
-
-    recipes: dict[str, Recipe]
-
-
-class Resolved(Strict):
-    """A recipe after the protocol's frozen values are filled in: all that a run needs to know."""
-
-    provenance: Literal["paper", "searched", "default"]
-    source: str
-    search: Search | None
-    hyperparameters: dict[str, Any]
-    architecture: dict[str, Any]
-    training: Training
-
-    def identity(self) -> dict[str, Any]:
-        """The part that decides a number."""
-        return self.model_dump(mode="json", include={"hyperparameters", "architecture", "training"})
 
 
 def load_protocol(path: Path) -> Protocol:
@@ -354,46 +297,3 @@ def load_protocol(path: Path) -> Protocol:
             f"One name everywhere: rename the file to {protocol.name}.yaml or the protocol to {path.stem}."
         )
     return protocol
-
-
-def load_recipes(path: Path) -> dict[str, Recipe]:
-    """The recipes in a rule's YAML file, by protocol name; none if there is no such file."""
-    return validate(RecipeFile, read_yaml(path), str(path)).recipes if path.exists() else {}
-
-
-def resolve(protocol: Protocol, recipe: Recipe | None, rule: str) -> Resolved:
-    """`recipe` within `protocol`, which stands at one point of its axes: what an axis sets, no recipe changes.
-
-    Raises:
-        ProtocolError: the recipe sets what the protocol freezes, or spends more than the budget.
-    """
-    recipe = recipe or Recipe(provenance="default")
-    choices = recipe.choices()
-    touched = [*choices, *(f"architecture.{option}" for option in recipe.architecture)]
-    for entry in touched:
-        if entry not in protocol.free:
-            listed = ", ".join(protocol.free) if protocol.free else "nothing but hyperparameters"
-            raise ProtocolError(
-                f"the recipe of rule '{rule}' sets '{entry}', which protocol '{protocol.name}' v{protocol.version} "
-                f"freezes. Free: {listed}. Remove '{entry}' from the recipe."
-            )
-    if recipe.epochs is not None and recipe.epochs > protocol.budget.epochs:
-        raise ProtocolError(
-            f"the recipe of rule '{rule}' asks for epochs = {recipe.epochs}; protocol '{protocol.name}' allows "
-            f"at most {protocol.budget.epochs}."
-        )
-    resolved = {
-        "training": protocol.training.model_copy(update=choices).model_dump(mode="json"),
-        "architecture": {"options": {**protocol.architecture.options, **recipe.architecture}},
-    }
-    for axis in protocol.axes.values():
-        if axis.path.startswith(("training.", "architecture.options.")):
-            _write_path(resolved, axis.path, _read_path(protocol.model_dump(mode="json"), axis.path, axis.path))
-    return Resolved(
-        provenance=recipe.provenance,
-        source=recipe.source,
-        search=recipe.search,
-        hyperparameters=recipe.hyperparameters,
-        architecture=resolved["architecture"]["options"],
-        training=validate(Training, resolved["training"], f"rule '{rule}' under protocol '{protocol.name}'"),
-    )

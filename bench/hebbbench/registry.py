@@ -25,7 +25,8 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, unknown_name
-from hebbbench.protocol import Protocol, Recipe, load_protocol, load_recipes
+from hebbbench.protocol import Protocol, load_protocol
+from hebbbench.recipe import Recipe, load_recipes
 
 if TYPE_CHECKING:
     from torch import nn

@@ -6,7 +6,8 @@ import json
 
 from pydantic import BaseModel
 
-from hebbbench.protocol import Protocol, RecipeFile
+from hebbbench.protocol import Protocol
+from hebbbench.recipe import RecipeFile
 from hebbbench.record.schema import Result
 
 MODELS: dict[str, type[BaseModel]] = {"protocol": Protocol, "recipes": RecipeFile, "result": Result}

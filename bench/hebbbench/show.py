@@ -11,7 +11,8 @@ from hebbbench import registry
 from hebbbench.cell import cells
 from hebbbench.data import dataset_spec
 from hebbbench.plasticity.rule import SIGNALS
-from hebbbench.protocol import Protocol, Recipe, resolve
+from hebbbench.protocol import Protocol
+from hebbbench.recipe import Recipe, resolve
 from hebbbench.report import table
 from hebbbench.training.course import describe_model
 from hebbbench.training.learner import Learner, build_model

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from hebbbench.errors import ProtocolError
 from hebbbench.plan import Ignored, Sifted, Sources, axis_points
-from hebbbench.protocol import resolve
+from hebbbench.recipe import resolve
 from hebbbench.record.schema import NUMERICS_VERSION, Result
 from hebbbench.record.store import Stored
 from hebbbench.validation import canonical_json

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from hebbbench.cell import Cell
-from hebbbench.protocol import Protocol, Recipe, resolve
+from hebbbench.protocol import Protocol
+from hebbbench.recipe import Recipe, resolve
 from hebbbench.training.learner import Learner
 
 INPUTS = 30

@@ -6,7 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
-from hebbbench.protocol import AxisValue, Resolved
+from hebbbench.protocol import AxisValue
+from hebbbench.recipe import Resolved
 from hebbbench.validation import Strict
 
 NUMERICS_VERSION = 1

@@ -14,7 +14,8 @@ from hebbbench.data import Dataset, dataset_spec, load
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import RunInterrupted
 from hebbbench.progress import Reporter, Silent
-from hebbbench.protocol import AxisValue, Protocol, Recipe
+from hebbbench.protocol import AxisValue, Protocol
+from hebbbench.recipe import Recipe
 from hebbbench.record import schema, store
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.course import Course

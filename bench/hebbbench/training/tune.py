@@ -12,7 +12,8 @@ from hebbbench import registry
 from hebbbench.cell import cells
 from hebbbench.errors import ProtocolError
 from hebbbench.progress import Silent
-from hebbbench.protocol import Protocol, Recipe, Search
+from hebbbench.protocol import Protocol
+from hebbbench.recipe import Recipe, Search
 from hebbbench.training.run import Settings, check_cell, run_cell
 from hebbbench.validation import canonical_json, parse_values, validate
 
