@@ -200,6 +200,21 @@ def test_labels_reach_a_rule_that_asks_and_change_no_other(net, x):
     assert torch.equal(update(LABELS), update(LABELS.flip(0)))
 
 
+def test_the_networks_input_reaches_deep_layers_of_a_rule_that_asks_as_rows(net, x):
+    seen = []
+
+    class Watcher(Rule):
+        def delta(self, weight: Tensor, input: Tensor) -> Tensor:
+            seen.append(input)
+            return torch.zeros_like(weight)
+
+    images = x.view(len(x), 1, 2, -1)
+    with attach(net, Watcher, ("fc2",)).learning(LABELS, images):
+        net(x)
+    assert len(seen) == 1
+    assert torch.equal(seen[0], x)
+
+
 def test_the_output_error_reaches_every_layer_of_a_rule_that_asks(net, x):
     seen = []
 

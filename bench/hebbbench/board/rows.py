@@ -15,7 +15,7 @@ from hebbbench.record.schema import Result
 BACKPROP = "bp"
 RANDOM = "random"
 
-SIGNAL_WORDS = {"grad": "gradient", "error": "output error", "labels": "labels"}
+SIGNAL_WORDS = {"grad": "gradient", "error": "output error", "labels": "labels", "input": "network input"}
 ACTIVITY = frozenset({"pre", "post"})
 LOCAL_SIGNALS = ACTIVITY | {"weight", "state"}
 

@@ -57,8 +57,11 @@ def no_hidden_backward(subject: Subject) -> str:
 
 
 def no_earlier_layers(subject: Subject) -> str:
-    """Nothing of earlier layers reaches an update but through the layer's own input."""
-    if _measured(subject).earlier_layers:
+    """Nothing of earlier layers reaches an update but through the layer's own input, or the network's if asked for."""
+    evidence = _measured(subject)
+    if evidence.earlier_layers and _asks(subject.kind, "input"):
+        return "sees the network's input"
+    if evidence.earlier_layers:
         raise Failed(
             "with the layer's own input and output held, other weights and activity in earlier layers change its "
             "update. No signal carries these: the rule shares something between layers, such as a global."

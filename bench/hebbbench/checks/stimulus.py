@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hebbbench.checks.network import CLASSES
+from hebbbench.checks.network import CLASSES, INPUTS
 from hebbbench.plasticity.attach import PlasticLayer
 from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import LinearPre, weight_rows
@@ -43,13 +43,14 @@ def gaussian(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> 
 
 
 def outside_signals(weight: Tensor, samples: int) -> dict[str, Tensor]:
-    """What a layer cannot make itself: grad (out, in), error (N, classes) and labels (N,)."""
+    """What a layer cannot make itself: grad (out, in), error (N, classes), labels (N,) and input (N, features)."""
     labels = torch.arange(samples) % CLASSES
     scores = gaussian(samples, CLASSES, seed=5, dtype=weight.dtype).softmax(1)
     return {
         "grad": gaussian(*weight.shape, seed=6, dtype=weight.dtype),
         "error": scores - F.one_hot(labels, CLASSES).to(weight.dtype),
         "labels": labels,
+        "input": gaussian(samples, INPUTS, seed=8, dtype=weight.dtype),
     }
 
 

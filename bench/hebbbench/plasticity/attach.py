@@ -61,7 +61,7 @@ class PlasticLayer:
         """Ask the rule for its update and leave it, negated, in `weight.grad`.
 
         Args:
-            late: signals from outside the layer: grad in the weight's own shape, error, labels.
+            late: signals from outside the layer: grad in the weight's own shape, error, labels, input.
         """
         if "grad" in late:
             late["grad"] = weight_rows(late["grad"])
@@ -109,6 +109,7 @@ class Plasticity:
         self.moment = "backward" if "grad" in rule.signals else "output" if "error" in rule.signals else "forward"
         self.constrained = rule.constrain is not Rule.constrain
         self.wants_error = "error" in rule.signals
+        self.wants_input = "input" in rule.signals
         self._learning: set[int] | None = None
         self._awaited: set[int] = set()
         self._outside: dict[str, Tensor] = {}
@@ -146,17 +147,22 @@ class Plasticity:
         return hook
 
     @contextmanager
-    def learning(self, labels: Tensor, only: int | None = None, stop_after_last: bool = False) -> Iterator[None]:
+    def learning(
+        self, labels: Tensor, x: Tensor | None = None, only: int | None = None, stop_after_last: bool = False
+    ) -> Iterator[None]:
         """Within this context a pass through the network leaves each learning layer's update in `weight.grad`.
 
         Args:
             labels: class indices (N,), shown to rules that ask for them.
+            x: the network's input (N, …), shown as rows to rules that ask for `input`.
             only: index of the single layer that learns (layerwise schedules); all learn if None.
             stop_after_last: end a local rule's forward pass after the last learning layer.
         """
         self._learning = set(range(len(self.layers))) if only is None else {only}
         self._awaited = set(self._learning) if stop_after_last else set()
         self._outside = {"labels": labels}
+        if self.wants_input and x is not None:
+            self._outside["input"] = x.detach().flatten(1)
         try:
             yield
         except PassEnded:

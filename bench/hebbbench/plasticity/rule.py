@@ -20,6 +20,7 @@ SIGNALS = {
     "state": "the rule's own tensors for this layer, as `init` made them; update them in place",
     "error": "output error, softmax(logits) − one-hot(labels), (N, classes)",
     "labels": "class indices, (N,)",
+    "input": "the network's input, rows (N, features)",
 }
 """Everything a `delta` may ask for. B = samples × positions, N = samples."""
 

@@ -114,7 +114,7 @@ class Learner:
 
     def _end_to_end_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor:
         needs_gradient = self.plasticity.moment == "backward"
-        with self.plasticity.learning(labels, only):
+        with self.plasticity.learning(labels, x, only):
             with nullcontext() if needs_gradient else torch.no_grad():
                 features = self.model.body(x)
             logits = self.model.head(features)
@@ -125,7 +125,7 @@ class Learner:
         return loss.detach()
 
     def _local_pass(self, x: Tensor, labels: Tensor, only: int | None) -> None:
-        with torch.no_grad(), self.plasticity.learning(labels, only, self.stop_after_last or only is not None):
+        with torch.no_grad(), self.plasticity.learning(labels, x, only, self.stop_after_last or only is not None):
             self.model.body(x)
 
     def _train_mode(self, only: int | None) -> None:
