@@ -1,0 +1,5 @@
+"""What is measured of a network beside its accuracy: pure functions on tensors, one idea a file.
+
+Letters as in the rules: w (out, in) with row k the weights of unit k, Δw its update, y (n, out) the activity of the
+layer's units on n samples, a (out,) the step size of each unit. None stands for a number that does not exist.
+"""
