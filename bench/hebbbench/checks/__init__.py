@@ -7,11 +7,13 @@ print(report)
 
 from __future__ import annotations
 
-from hebbbench.checks.card import Card, badges
 from hebbbench.checks.conformance import CHECKS, check, check_all
+from hebbbench.checks.network import undisturbed
 from hebbbench.checks.probes import measure
 from hebbbench.checks.reference import disagreement
 from hebbbench.checks.report import Outcome, Report, save_json
+from hebbbench.errors import RuleError
+from hebbbench.record.card import Card, badges
 
 __all__ = [
     "CHECKS",
@@ -33,11 +35,23 @@ def measured_card(rule: str) -> Card:
     """The plausibility card of a rule, by registered name or by the path of its file.
 
     Raises:
-        HebbBenchError: there is no such rule, or it cannot be built.
+        HebbBenchError: there is no such rule, it cannot be built, or its update does not repeat.
     """
-    return measure(rule).card()
+    with undisturbed():
+        evidence = measure(rule)
+    if not evidence.repeats:
+        raise RuleError(
+            f"no card can be measured of rule '{rule}': the same two steps, run again, gave another update, or one "
+            "that is not finite. What the rule remembers belongs in `state`; its draws come from a counter there "
+            "(hebbbench.draw_counter)."
+        )
+    return evidence.card()
 
 
 def card_lines(rule: str) -> str:
-    """The card as text, for `hebbbench show rule`."""
+    """The card as text.
+
+    Raises:
+        HebbBenchError: as `measured_card`.
+    """
     return measured_card(rule).text()

@@ -11,13 +11,13 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Collection
 
 import torch
 
 from hebbbench import registry
 from hebbbench.checks import knobs, numerics, plausibility, recipes, reference, repeat, text, toy
+from hebbbench.checks.network import undisturbed
 from hebbbench.checks.report import Outcome, Report
 from hebbbench.checks.subject import Failed, Skipped, Subject
 from hebbbench.errors import HebbBenchError, suggestion, unknown_name
@@ -80,7 +80,7 @@ def check(rule: str, only: Collection[str] = ()) -> Report:
     for name in only:
         if name not in CHECKS:
             raise unknown_name("check", name, CHECKS)
-    with _one_thread():
+    with undisturbed():
         outcomes = _outcomes(subject, only or CHECKS)
     card = subject.evidence.card() if "evidence" in vars(subject) and subject.evidence.repeats else None
     return Report(
@@ -91,17 +91,6 @@ def check(rule: str, only: Collection[str] = ()) -> Report:
 def check_all() -> list[Report]:
     """Every rule of the registry, sorted by name."""
     return [check(name) for name in registry.rule_names()]
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """The networks here are so small that a second thread only waits."""
-    usual = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(usual)
 
 
 def _outcomes(subject: Subject, chosen: Collection[str]) -> list[Outcome]:

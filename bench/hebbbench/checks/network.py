@@ -5,6 +5,8 @@ x (N, inputs) → fc1 → tanh → fc2 → tanh → … → head, without normal
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -53,3 +55,20 @@ def build_learner(cell: Cell, inputs: int, classes: int, dtype: torch.dtype) -> 
         return Learner(cell, (1, inputs, 1), classes, torch.device("cpu"))
     finally:
         torch.set_default_dtype(usual)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Torch's global generators and its number of threads are afterwards what they were.
+
+    Inside there is one thread: the networks here are so small that a second one only waits.
+    """
+    threads = torch.get_num_threads()
+    # A device that has not been used has no generator to keep, and asking for it would start the device.
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
+    torch.set_num_threads(1)
+    try:
+        with torch.random.fork_rng(devices=devices):
+            yield
+    finally:
+        torch.set_num_threads(threads)

@@ -16,14 +16,16 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from hebbbench.checks.card import MEMORY_GROWS, Card, Locality
 from hebbbench.checks.network import CLASSES
 from hebbbench.checks.rig import HEAD, TARGET, Played, Rig, Scene, differs
 from hebbbench.checks.spy import Call
+from hebbbench.record.card import Card, Locality
 
 DEPTHS = (2, 6)
 WIDTH = 32
 BATCH = 16
+MEMORY_GROWS = 0.5
+"""Activations held for every layer of depth, above which memory is said to grow with depth."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hebbbench import __version__
-from hebbbench.checks.card import Card
+from hebbbench.record.card import Card
 from hebbbench.record.store import write_atomic
 from hebbbench.report import table
 from hebbbench.validation import Strict, canonical_json

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat
+from pydantic import NonNegativeFloat, PositiveInt
 
 from hebbbench.validation import Strict
 
@@ -18,13 +18,14 @@ LOCALITY: dict[Locality, str] = {
 }
 """What the update of one weight was seen to depend on."""
 
-MEMORY_GROWS = 0.5
-"""Activations held for every layer of depth, above which memory is said to grow with depth."""
+CARD_VERSION = 1
+"""Raised by hand whenever a change to the probes changes a card; kept cards are then measured anew."""
 
 
 class Card(Strict):
-    """One rule, measured on a small network that the harness trains (see `probes`).
+    """One rule, measured on a small network that the harness trains (see `hebbbench.checks.probes`).
 
+    version: of the probes that measured it.
     locality: the widest thing that changed an update (`LOCALITY`).
     learns: whether any update was different from zero.
     uses_labels: other labels gave another update of a hidden layer.
@@ -40,6 +41,7 @@ class Card(Strict):
     memory_grows_with_depth: whether that is more than rounding.
     """
 
+    version: PositiveInt = CARD_VERSION
     locality: Locality
     learns: bool
     uses_labels: bool
