@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import math
 
 import pytest
 import torch
@@ -11,14 +12,19 @@ from torch import Tensor, nn
 import references
 from hebbbench import registry
 from hebbbench.architectures.deephebb import Triangle
-from hebbbench.errors import UnknownNameError
+from hebbbench.errors import ProtocolError, UnknownNameError
+from hebbbench.training.learner import build_model
 
 CIFAR = (3, 32, 32)
 NAMES = registry.architecture_names()
 
 
+SMALL = {"vgg": {"width": 8, "hidden": 16}}
+"""Options that make an architecture small enough to compute with."""
+
+
 def build(name: str, input_shape: tuple[int, int, int] = CIFAR, classes: int = 10, **options) -> nn.Module:
-    return registry.architecture(name)(input_shape, classes, **options).eval()
+    return registry.architecture(name)(input_shape, classes, **{**SMALL.get(name, {}), **options}).eval()
 
 
 def batch(model: nn.Module, input_shape: tuple[int, int, int] = CIFAR) -> Tensor:
@@ -182,6 +188,71 @@ def test_fasthebb_normalises_last_and_only_the_wide_layers_norm_learns():
 def test_fasthebb_takes_the_smallest_input_it_promises():
     model = build("fasthebb", (3, 26, 26), widths=(2, 3, 4, 5), hidden=6)
     assert model(batch(model, (3, 26, 26))).shape == (2, 10)
+
+
+# VGG and ResNet
+
+
+def outline(name: str, **options) -> nn.Module:
+    """The network with shapes and no values, whatever its size."""
+    return build_model(name, options, (32, 32, 3), 10, outline=True)
+
+
+@pytest.mark.parametrize(("depth", "millions"), [(14, 14.71), (16, 33.63)])
+def test_vgg_has_the_published_number_of_weights(depth, millions):
+    model = outline("vgg", depth=depth)
+    assert math.floor(count(model) / 1e4) == round(100 * millions)
+    linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
+    convolutions = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    assert len(linear) + len(convolutions) == depth
+    assert not [module for module in convolutions if module.bias is not None]
+
+
+@pytest.mark.parametrize(
+    ("depth", "millions"), [(20, 0.27), (32, 0.46), (44, 0.66), (56, 0.85), (110, 1.72), (1202, 19.33)]
+)
+def test_resnet_has_the_published_number_of_weights(depth, millions):
+    model = outline("resnet", depth=depth)
+    assert round(count(model) / 1e6, 2) == millions
+    assert sum(isinstance(module, nn.Conv2d | nn.Linear) for module in model.modules()) == depth
+    assert len(model.segments()) == (depth - 2) // 2
+
+
+def test_vgg_has_the_published_sizes():
+    size = shapes(build("vgg", width=2, hidden=6))
+    assert [size[f"pool{group}"] for group in range(1, 6)] == [
+        (2, 16, 16),
+        (4, 8, 8),
+        (8, 4, 4),
+        (16, 2, 2),
+        (16, 1, 1),
+    ]
+    assert size["act15"] == (6,)
+
+
+def test_resnet_has_the_published_sizes():
+    size = shapes(build("resnet", depth=8, width=3))
+    assert [size[f"stage{stage}"] for stage in (1, 2, 3)] == [(3, 32, 32), (6, 16, 16), (12, 8, 8)]
+    assert size["flatten"] == (12,)
+
+
+def test_a_resnet_block_with_dead_convolutions_is_its_shortcut():
+    body = build("resnet", depth=8, width=4).body
+    for stage, (channels, stride, margin) in ((1, (4, 1, 0)), (2, (4, 2, 2)), (3, (8, 2, 4))):
+        block = body.get_submodule(f"stage{stage}.block1")
+        nn.init.zeros_(block.conv2.weight)
+        x = torch.rand(2, channels, 6, 6)
+        y = block(x)
+        assert torch.equal(y[:, margin : margin + channels], x[:, :, ::stride, ::stride])
+        assert y.shape[1] == channels + 2 * margin
+        assert not y[:, :margin].any()
+        assert not y[:, margin + channels :].any()
+
+
+@pytest.mark.parametrize(("name", "depth"), [("vgg", 15), ("resnet", 21), ("resnet", 2)])
+def test_a_depth_that_does_not_exist_is_refused(name, depth):
+    with pytest.raises(ProtocolError, match=f"depth = {depth}, expected"):
+        build_model(name, {"depth": depth}, (32, 32, 3), 10)
 
 
 # MLP

@@ -351,7 +351,7 @@ def test_every_protocol_can_be_shown(call, name):
     assert (code, err) == (0, "")
     protocol = registry.protocol(name)
     assert protocol.hash in out
-    assert re.search(r"^body\.\w+ .* plastic$", out, flags=re.MULTILINE)
+    assert re.search(r"^body\.\w+ .* (plastic|both)$", out, flags=re.MULTILINE)
     assert all(f"{100 * item.value:.2f} %" in out for item in protocol.published)
     assert set(registry.rule_names()) <= {line.split(" ")[0] for line in out.splitlines()}
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from hebbbench import Rule
+from hebbbench import Rule, registry
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.feedback import Path, lay
 from hebbbench.rng import generator
@@ -148,6 +148,83 @@ def test_a_shortcut_around_a_layer_keeps_its_own_gradient():
     upstream = torch.randn(3, 4, dtype=torch.float64)
     (x + layer(x)).backward(upstream)
     torch.testing.assert_close(x.grad, upstream + upstream @ other, rtol=1e-6, atol=1e-9)
+
+
+class Backward(torch.autograd.Function):
+    """A convolution written out: its own outer product, and another kernel to carry the error to its input."""
+
+    @staticmethod
+    def forward(ctx, x, weight, other, stride):
+        ctx.save_for_backward(x, weight, other)
+        ctx.stride = stride
+        return F.conv2d(x, weight, stride=stride, padding=1)
+
+    @staticmethod
+    def backward(ctx, error):
+        x, weight, other = ctx.saved_tensors
+        return (
+            nn.grad.conv2d_input(x.shape, other, error, stride=ctx.stride, padding=1),
+            nn.grad.conv2d_weight(x, weight.shape, error, stride=ctx.stride, padding=1),
+            None,
+            None,
+        )
+
+
+def residual_by_hand(model, other, x, labels):
+    """The loss of a small `resnet`, its convolutions' errors carried by `other`, shortcuts untouched."""
+
+    def normed(u):
+        return (u - u.mean((0, 2, 3), keepdim=True)) / (u.var((0, 2, 3), correction=0, keepdim=True) + 1e-5).sqrt()
+
+    def convolve(layer, x, stride=1):
+        return normed(Backward.apply(x, layer.weight, other[layer], stride))
+
+    x = convolve(model.body.conv1, x).relu()
+    for stage in (1, 2, 3):
+        block = model.body.get_submodule(f"stage{stage}").block1
+        stride = 1 if stage == 1 else 2
+        y = convolve(block.conv2, convolve(block.conv1, x, stride).relu())
+        if stage > 1:
+            nothing = x.new_zeros(len(x), x.shape[1] // 2, x.shape[2] // 2, x.shape[3] // 2)
+            x = torch.cat([nothing, x[:, :, ::2, ::2], nothing], 1)
+        x = (x + y).relu()
+    features = x.mean((2, 3))
+    # The read-out too sends its error through its random matrix.
+    carried = features.detach() @ model.head.weight.T + (features - features.detach()) @ other[model.head].T
+    return F.cross_entropy(carried + model.head.bias, labels)
+
+
+@pytest.mark.parametrize("path", ["exact", "fixed", "uniform_sign", "fixed_sign"])
+def test_on_a_residual_network_errors_travel_by_the_other_kernels_and_by_the_shortcuts(path):
+    torch.manual_seed(2)
+    model = registry.architecture("resnet")((3, 8, 8), 3, depth=8, width=2).double()
+    x, labels = torch.randn(5, 3, 8, 8, dtype=torch.float64), torch.randint(3, (5,))
+    other = {}
+    for index, layer in enumerate(module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)):
+        weight, random = layer.weight.detach(), drawn(layer, index).detach()
+        ways = {"exact": weight, "fixed": random, "fixed_sign": random.abs() * weight.sign()}
+        other[layer] = ways.get(path, weight.std() * weight.sign())
+    weights = [layer.weight for layer in other]
+    expected = torch.autograd.grad(residual_by_hand(model, other, x, labels), weights)
+    lay(model, path, seed=4)
+    F.cross_entropy(model(x), labels).backward()
+    for weight, wanted in zip(weights, expected, strict=True):
+        torch.testing.assert_close(weight.grad, wanted, rtol=1e-5, atol=1e-9)
+
+
+def test_direct_feedback_reaches_a_block_in_place_of_what_its_shortcut_would_carry():
+    torch.manual_seed(2)
+    model = registry.architecture("resnet")((3, 8, 8), 3, depth=8, width=2).double()
+    lay(model, "direct", seed=4)
+    seen = {}
+    block = model.body.stage3.block1
+    block.register_forward_pre_hook(lambda _, inputs: seen.update(x=inputs[0]))
+    logits = model(torch.randn(5, 3, 8, 8, dtype=torch.float64))
+    loss = F.cross_entropy(logits, torch.randint(3, (5,)))
+    error, found = torch.autograd.grad(loss, [logits, seen["x"]])
+    index = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.Linear)].index(block.conv1)
+    matrix = (2 * torch.rand(3, seen["x"][0].numel(), generator=generator(4, "feedback", index)) - 1) / 3**0.5
+    torch.testing.assert_close(found, (error @ matrix.double()).view_as(found), rtol=1e-6, atol=1e-9)
 
 
 def test_a_path_that_does_not_exist_is_refused_when_the_class_is_made():

@@ -15,6 +15,7 @@ from hebbbench import Pre, Rule, hebb, registry
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, UnknownNameError
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.rule import SIGNALS
+from hebbbench.plasticity.select import select
 
 LABELS = torch.tensor([0, 1, 2, 1])
 
@@ -70,6 +71,44 @@ def test_a_pattern_fits_a_name_with_or_without_body(net, pattern):
 def test_a_pattern_that_fits_nothing_is_refused_with_the_layers_listed(net):
     with pytest.raises(ProtocolError, match=r"'conv\*' fits no .*Layers: body.fc1, body.fc2, head\."):
         attach(net, "oja", ("fc1", "conv*"))
+
+
+class Mixed(nn.Module):
+    """Convolutions and linear maps, in the body and in the head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 1), nn.Flatten(), nn.Linear(8, 4))
+        self.head = nn.Linear(4, 3)
+
+
+@pytest.mark.parametrize(
+    ("patterns", "names"),
+    [
+        (["all convolutions"], ["body.0", "body.1"]),
+        (["all linear layers"], ["body.3"]),
+        (["all layers"], ["body.0", "body.1", "body.3"]),
+        (["all layers", "!1"], ["body.0", "body.3"]),
+        (["!body.0", "all convolutions", "head"], ["body.1", "head"]),
+    ],
+    ids=str,
+)
+def test_a_kind_stands_for_the_bodys_layers_and_a_mark_takes_one_away(patterns, names):
+    assert list(select(Mixed(), patterns)) == names
+
+
+@pytest.mark.parametrize(
+    ("patterns", "message"),
+    [
+        (["all convolution"], "'all convolution' fits no .* Or say one of: all convolutions, "),
+        (["all layers", "!fc"], "'!fc' fits no"),
+        (["!0"], "leaves no layer"),
+    ],
+    ids=str,
+)
+def test_a_choice_of_nothing_is_refused(patterns, message):
+    with pytest.raises(ProtocolError, match=message):
+        select(Mixed(), patterns)
 
 
 def test_a_grouped_convolution_is_refused_by_name():

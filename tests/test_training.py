@@ -16,6 +16,11 @@ from hebbbench.training.loop import CHECK_EVERY
 from hebbbench.training.run import run
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
+RESIDUAL = {
+    "architecture": {"name": "resnet", "options": {"depth": 8, "width": 2}},
+    "plastic": ["all convolutions"],
+    "free": ["optimizer", "init"],
+}
 CASES = {
     "bp": ("bp", "digits-mlp", {}, {}),
     "ghl": ("ghl", "digits-mlp", {}, {"optimizer": {"lr": 0.03}}),
@@ -27,6 +32,9 @@ CASES = {
     "dropout": ("bp", "digits-mlp", {"architecture.options.dropout": 0.5}, {}),
     "crop-flip": ("bp", "digits-deephebb", {"data.augment": "crop-flip"}, {}),
     "adam": ("bp", "digits-mlp", {}, {"optimizer": {"name": "adam", "lr": 0.01}}),
+    "residual bp": ("bp", "digits-deephebb", RESIDUAL, {}),
+    "residual ghl": ("ghl", "digits-deephebb", RESIDUAL, {"optimizer": {"lr": 0.03}}),
+    "residual fa": ("fa", "digits-deephebb", RESIDUAL, {}),
     "untrained": ("random", "digits-mlp", {}, {"epochs": 0}),
 }
 

@@ -8,14 +8,13 @@ import torch
 import yaml
 
 from hebbbench import registry
-from hebbbench.cell import cells
 from hebbbench.data import dataset_spec
 from hebbbench.plasticity.rule import SIGNALS
+from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
-from hebbbench.recipe import Recipe, resolve
+from hebbbench.recipe import resolve
 from hebbbench.report import table
-from hebbbench.training.course import describe_model
-from hebbbench.training.learner import Learner, build_model
+from hebbbench.training.learner import build_model
 
 
 def protocol_page(protocol: Protocol) -> str:
@@ -47,31 +46,37 @@ def protocol_page(protocol: Protocol) -> str:
 
 
 def _network(protocol: Protocol) -> str:
-    """Shapes and parameter counts, layer by layer, at the first value of every axis."""
+    """Shapes and parameter counts, part by part, at the first value of every axis. Nothing is computed."""
     work = protocol.at({name: axis.values[0] for name, axis in protocol.axes.items()})
     spec = dataset_spec(work.data.dataset)
     height, width, channels = spec.shape
-    model = build_model(work.architecture.name, work.architecture.options, spec.shape, spec.classes).eval()
-    governed = {layer.name for layer in describe_model(_bp_learner(work)).plastic}
+    model = build_model(work.architecture.name, work.architecture.options, spec.shape, spec.classes, outline=True)
+    governed = {f"{name}.weight" for name in select(model, work.plastic)}
+    parts = {
+        f"{half}.{name}" if name else half: module
+        for half in ("body", "head")
+        for name, module in [*getattr(model, half).named_children()] or [("", getattr(model, half))]
+    }
+    sizes: dict[str, str] = {}
+    for name, module in parts.items():
+        module.register_forward_hook(lambda _module, _inputs, y, name=name: sizes.update({name: _size(y)}))
+    x = torch.zeros(1, channels, height, width, device="meta")
+    with torch.no_grad():
+        model.eval()(x if model.layout == "image" else x.flatten(1))
     rows: list[tuple[object, ...]] = []
-    x = torch.zeros(1, channels, height, width)
-    x = x if model.layout == "image" else x.flatten(1)
-    for part in ("body", "head"):
-        for name, module in getattr(model, part).named_children():
-            with torch.no_grad():
-                x = module(x)
-            parameters = sum(parameter.numel() for parameter in module.parameters())
-            full = f"{part}.{name}"
-            mark = "plastic" if full in governed else "gradient" if parameters else ""
-            rows.append((full, type(module).__name__, "×".join(map(str, x.shape[1:])), parameters or "", mark))
+    for name, module in parts.items():
+        counts = {f"{name}.{inner}": parameter.numel() for inner, parameter in module.named_parameters()}
+        plastic = sum(count for inner, count in counts.items() if inner in governed)
+        total = sum(counts.values())
+        mark = "" if not total else "gradient" if not plastic else "plastic" if plastic == total else "both"
+        rows.append((name, type(module).__name__, sizes.get(name, ""), total or "", mark))
     rows.append(("total", "", "", sum(parameter.numel() for parameter in model.parameters()), ""))
-    return table(rows, ["layer", "kind", "output", "parameters", "learns by"])
+    note = f"\n\n{len(governed)} plastic layers: {', '.join(work.plastic)}"
+    return table(rows, ["layer", "kind", "output", "parameters", "learns by"]) + note
 
 
-def _bp_learner(work: Protocol) -> Learner:
-    (cell,) = cells(work.model_copy(update={"axes": {}}), ["bp"], [0], {}, Recipe(provenance="default"))
-    spec = dataset_spec(work.data.dataset)
-    return Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
+def _size(output: object) -> str:
+    return "×".join(map(str, output.shape[1:])) if isinstance(output, torch.Tensor) else ""
 
 
 def _recipes(protocol: Protocol) -> str:

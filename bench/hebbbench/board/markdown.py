@@ -72,11 +72,13 @@ def _summary(tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
         return ["There are no protocols yet."]
     header = ["protocol", "best rule beside the controls", "its accuracy %", "bp %", "random %", "runs done"]
     rows = []
-    for table in tables:
+    for table, members in _grouped(tables):
         name = table.protocol.name
-        where = f": {text.axes_text(table.axes)}" if table.axes else ""
+        axes = [member.axes for member in members]
+        where = f": {text.axes_text(table.axes)}" if table.axes and len(members) == 1 else ""
+        where = f": {len(members)} tables" if len(members) > 1 else where
         top = best(table)
-        counted = tally(cell for cell in cells if cell.protocol == name and cell.axes == table.axes)
+        counted = tally(cell for cell in cells if cell.protocol == name and cell.axes in axes)
         rows.append(
             [
                 text.link(name, f"#{name}") + where,
@@ -88,6 +90,21 @@ def _summary(tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
             ]
         )
     return text.pipe_table(header, rows, frozenset({"its accuracy %", "bp %", "random %"}))
+
+
+def _grouped(tables: Sequence[Table]) -> list[tuple[Table, list[Table]]]:
+    """Each table that has results, alone; a protocol's tables without any share one line."""
+    lines: list[tuple[Table, list[Table]]] = []
+    empty: dict[str, list[Table]] = {}
+    for table in tables:
+        if table.rows:
+            lines.append((table, [table]))
+        elif table.protocol.name in empty:
+            empty[table.protocol.name].append(table)
+        else:
+            empty[table.protocol.name] = [table]
+            lines.append((table, empty[table.protocol.name]))
+    return lines
 
 
 def _mean(row: Row | None) -> str:

@@ -11,7 +11,7 @@ from hebbbench.board import text
 from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
 from hebbbench.board.text import NOTHING, plain, sentence
 from hebbbench.plan import CellStatus, shortfall
-from hebbbench.protocol import HEADLINES, Protocol
+from hebbbench.protocol import HEADLINES, Protocol, Published
 from hebbbench.record.store import result_path
 
 SCORES = {
@@ -36,11 +36,13 @@ def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellSta
     """
     lines = [f"## {protocol.name}", "", f"**{plain(protocol.title)}.** {sentence(protocol.description)}", ""]
     lines += [_work(protocol), ""]
-    for table in tables:
+    measured = [table for table in tables if table.rows]
+    for table in measured:
         if table.axes:
             lines += [f"### {protocol.name}: {text.axes_text(table.axes)}", ""]
-        lines += _table(table) if table.rows else ["No results yet."]
-        lines.append("")
+        lines += [*_table(table), ""]
+    if len(measured) < len(tables):
+        lines += [_without_results(tables), ""]
     rows = [row for table in tables for row in table.rows]
     footnotes = (
         _measured(rows),
@@ -61,6 +63,15 @@ def _work(protocol: Protocol) -> str:
         f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {protocol.budget.epochs} epochs. "
         f"Guessing scores {text.percent(protocol.chance)} %."
     )
+
+
+def _without_results(tables: Sequence[Table]) -> str:
+    """One line for all tables that are empty: a protocol with axes may have dozens."""
+    empty = [table for table in tables if not table.rows]
+    if len(empty) == len(tables):
+        axes = "; ".join(f"{name} {', '.join(map(str, axis.values))}" for name, axis in tables[0].protocol.axes.items())
+        return f"No results yet, at {axes}." if axes else "No results yet."
+    return f"No results yet at {'; '.join(text.axes_text(table.axes) for table in empty)}."
 
 
 def _table(table: Table) -> list[str]:
@@ -163,7 +174,7 @@ def _unfinished(protocol: Protocol, rows: Sequence[Row]) -> list[str]:
 
 def _published(protocol: Protocol) -> list[str]:
     lines = []
-    for entry in sorted(protocol.published, key=lambda e: (e.rule, text.axes_text(e.axes), -e.value, e.source)):
+    for entry in sorted(protocol.published, key=lambda e: (e.rule, _position(protocol, e), -e.value, e.source)):
         where = f" at {text.axes_text(entry.axes)}" if entry.axes else ""
         sd = f" ± {text.percent(entry.sd)}" if entry.sd is not None else ""
         source = f"{entry.source}; {entry.note}" if entry.note else entry.source
@@ -173,19 +184,34 @@ def _published(protocol: Protocol) -> list[str]:
     return ["**Published numbers** (not measured here, never ranked)", "", *lines] if lines else []
 
 
+def _position(protocol: Protocol, entry: Published) -> tuple[int, ...]:
+    """Where the entry stands in the protocol's own order of axis values; what belongs to no value comes first."""
+    return tuple(
+        axis.values.index(entry.axes[name]) if name in entry.axes else -1 for name, axis in protocol.axes.items()
+    )
+
+
 def _missing(cells: Sequence[CellStatus]) -> list[str]:
-    """The planned cells without a result that counts, with the commands that run them."""
+    """The planned cells without a result that counts, with the commands that run them.
+
+    Where the same seeds of a rule are missing at every combination of axis values, one command names none of them.
+    """
     missing = [cell for cell in cells if cell.state == "missing"]
     if not missing:
         return []
+    points = {text.axes_text(cell.axes) for cell in cells}
     seeds: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
     for cell in missing:
         axes = "".join(f" --axis {shlex.quote(f'{name}={value}')}" for name, value in cell.axes.items())
         seeds[shlex.quote(cell.rule if cell.known else f"path/to/{cell.rule}.py"), axes].append(cell.seed)
+    alike: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+    for (rule, axes), own in seeds.items():
+        alike[rule, "".join(f" --seed {span}" for span in text.spans(own))].append(axes)
     start = f"hebbbench run --protocol {missing[0].protocol}"
     commands = [
-        f"{start} --rule {rule}{axes}" + "".join(f" --seed {span}" for span in text.spans(own))
-        for (rule, axes), own in seeds.items()
+        f"{start} --rule {rule}{axes}{spans}"
+        for (rule, spans), places in alike.items()
+        for axes in ([""] if len(places) == len(points) else places)
     ]
     summary = f"{len(missing)} of {text.count(len(cells), 'planned run')} missing: the commands"
     return [

@@ -9,8 +9,8 @@ from hebbbench.cell import cells
 from hebbbench.checks.subject import Failed, Skipped, Subject
 from hebbbench.data import dataset_spec
 from hebbbench.errors import HebbBenchError
-from hebbbench.plasticity.attach import select
 from hebbbench.plasticity.rule import per_layer
+from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
 from hebbbench.training import optimise
 from hebbbench.training.learner import build_model

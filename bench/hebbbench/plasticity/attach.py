@@ -10,14 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from fnmatch import fnmatchcase
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
-from hebbbench.errors import ProtocolError, RuleError
+from hebbbench.errors import RuleError
 from hebbbench.plasticity.rule import Rule, per_layer
+from hebbbench.plasticity.select import select
 from hebbbench.plasticity.signals import Pre, check_layer, post_rows, pre_of, weight_like, weight_rows
 
 
@@ -89,7 +89,7 @@ class Plasticity:
 
     Args:
         model: the network; in-place activations are switched off, because they would overwrite a potential.
-        patterns: module names or shell patterns, such as conv* or body.fc?.
+        patterns: which layers are plastic, see `select`.
         rule: the rule's class; `hyperparameters` may hold lists, one value a layer.
 
     Raises:
@@ -205,23 +205,3 @@ class Plasticity:
         for layer in self.layers:
             for name, value in saved[layer.name].items():
                 layer.state[name].copy_(value)
-
-
-def select(model: nn.Module, patterns: list[str]) -> dict[str, nn.Linear | nn.Conv2d]:
-    """The linear and convolutional modules whose name, with or without the leading `body.`, fits a pattern.
-
-    Raises:
-        ProtocolError: a pattern fits none.
-    """
-    layers = {name: module for name, module in model.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)}
-    chosen = set()
-    for pattern in patterns:
-        fitting = [
-            name for name in layers if fnmatchcase(name, pattern) or fnmatchcase(name.removeprefix("body."), pattern)
-        ]
-        if not fitting:
-            raise ProtocolError(
-                f"plastic: the pattern '{pattern}' fits no linear or convolutional layer. Layers: {', '.join(layers)}."
-            )
-        chosen.update(fitting)
-    return {name: module for name, module in layers.items() if name in chosen}

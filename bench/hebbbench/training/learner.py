@@ -194,8 +194,14 @@ def architecture_layout(name: str) -> Layout:
     return layout
 
 
-def build_model(name: str, options: dict[str, object], shape: tuple[int, int, int], classes: int) -> Network:
+def build_model(
+    name: str, options: dict[str, object], shape: tuple[int, int, int], classes: int, *, outline: bool = False
+) -> Network:
     """The architecture of that name for images (height, width, channels).
+
+    Args:
+        outline: build it on torch's meta device, where tensors have shapes and no values: at no cost, whatever its
+            size.
 
     Raises:
         ProtocolError: an option does not exist, or the network cannot be built with these.
@@ -207,7 +213,8 @@ def build_model(name: str, options: dict[str, object], shape: tuple[int, int, in
             raise ProtocolError(f"architecture '{name}' has no option '{option}'. {suggestion(option, known)}")
     height, width, channels = shape
     try:
-        return kind(input_shape=(channels, height, width), classes=classes, **options)
+        with torch.device("meta") if outline else nullcontext():
+            return kind(input_shape=(channels, height, width), classes=classes, **options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ProtocolError(
             f"architecture '{name}' cannot be built with {options} for {height}×{width}×{channels} images: {error}"
