@@ -13,7 +13,6 @@ everywhere, and there s is 1 for the first unit and −1 for all others.
 
 from typing import Annotated, Literal
 
-import torch
 from pydantic import Field, PositiveFloat
 from torch import Tensor
 
@@ -34,7 +33,8 @@ class Liuson(Rule):
         state["mean"].lerp_(y.mean(0), 1 - self.memory)
         even = 1 / y.shape[1]
         silent = rival < even if self.mask == "intended" else rival > even
-        s = torch.where(k_wta(rival, 1) > 0, 1.0, torch.where(silent, 0.0, -1.0))
+        best = k_wta(rival, 1)
+        s = best.where((best > 0) | silent, -1.0)
         return hebb(s * rival, pre)
 
     def constrain(self, weight: Tensor) -> Tensor:

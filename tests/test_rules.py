@@ -20,6 +20,7 @@ import references
 from hebbbench import draw_counter, k_wta, layer_max, losers_flipped, registry, soft_wta
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.feedback import lay
 from hebbbench.plasticity.signals import pre_of
 
 TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-5}
@@ -60,6 +61,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("liuson", {"temperature": 0.5, "mask": "printed"}),
     ("eghr", {}),
     ("eghr", {"target": 2.5}),
+    ("ghl_fa", {}),
+    ("ghl_fa", {"temperature": 0.25}),
     ("ghl_shuffled", {}),
     ("ghl_matched", {"temperature": 0.25}),
     ("ghl_hebbian", {}),
@@ -216,7 +219,7 @@ def expected(
             return references.reference_random(weight)
         case "oja":
             return references.reference_oja(x_rows, weight)
-        case "ghl":
+        case "ghl" | "ghl_fa":  # the latter's feedback path, too
             return references.reference_ghl(x_rows, weight, grad, options["temperature"])
         case "softhebb":
             return references.reference_softhebb(
@@ -304,7 +307,7 @@ def test_ghl_goes_against_the_gradient_wherever_it_moves():
     assert torch.equal(delta[moved].sign(), -grad[moved].sign())
 
 
-@pytest.mark.parametrize("rule", ["ghl", "sign", "bp", "ghl_shuffled", "ghl_matched"])
+@pytest.mark.parametrize("rule", ["ghl", "sign", "bp", "ghl_fa", "ghl_shuffled", "ghl_matched"])
 def test_where_the_gradient_is_zero_nothing_moves(rule):
     (delta,) = updates(linear_model(), rule, {}, exact((7, 6)), scale=0.0)
     assert torch.equal(delta, torch.zeros_like(delta))
@@ -789,6 +792,18 @@ def test_where_draws_start_depends_on_the_numbers_alone(dtype):
     weight = exact((4, 6)).bfloat16()
     assert draw_counter(weight.to(dtype)) == draw_counter(weight.float()) == draw_counter(weight.float().T)
     assert draw_counter(weight) != draw_counter(weight.roll(1) * 1.5)
+
+
+def test_ghl_on_random_feedback_has_ghls_sizes_and_the_signs_of_feedback_alignment():
+    def deltas(rule: str) -> list[Tensor]:
+        model = two_layers()
+        lay(model, registry.rule(rule).feedback, seed=0)
+        return updates(model, rule, {}, exact((7, 6)))
+
+    for ours, ghl, fa in zip(deltas("ghl_fa"), deltas("ghl"), deltas("fa"), strict=True):
+        assert torch.equal(ours.abs(), ghl.abs())
+        assert not torch.equal(ours, ghl)
+        assert torch.equal(ours.sign(), fa.sign())
 
 
 def test_ghl_without_the_gradient_has_ghls_sizes_and_its_own_signs():
