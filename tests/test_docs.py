@@ -177,13 +177,13 @@ def test_on_the_digits_boards_backprop_and_sign_only_had_searches_of_one_size(pr
 
 
 def test_every_key_of_a_protocol_and_a_recipe_is_explained():
-    from hebbbench import protocol
+    from hebbbench import protocol, recipe
 
     text = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("protocols.md", "recipes.md")}
     for model in (protocol.Protocol, protocol.Data, protocol.Training, protocol.Optimizer, protocol.Probe):
         for key in model.model_fields:
             assert f"`{key}`" in text["protocols.md"], f"docs/protocols.md does not explain {model.__name__}.{key}"
-    for key in protocol.Recipe.model_fields:
+    for key in recipe.Recipe.model_fields:
         assert f"`{key}`" in text["recipes.md"], f"docs/recipes.md does not explain {key}"
 
 
