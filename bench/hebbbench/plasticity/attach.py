@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
+from hebbbench.plasticity.recompute import will_run_again
 from hebbbench.plasticity.rule import Rule, per_layer
 from hebbbench.plasticity.select import select
 from hebbbench.plasticity.signals import Pre, check_layer, post_rows, pre_of, weight_like, weight_rows
@@ -36,6 +37,7 @@ class PlasticLayer:
         self.state = rule.init(weight_rows(module.weight.detach()))
         self._pre: Pre | None = None
         self._post: Tensor | None = None
+        self._held: list[tuple[Tensor, int]] = []
         self._observed = False
 
     @property
@@ -52,9 +54,14 @@ class PlasticLayer:
             )
         self._observed = True
         if "pre" in self.rule.signals:
-            self._pre = pre_of(x.detach(), output, self.module)
+            self._pre = pre_of(self._hold(x), output, self.module)
         if "post" in self.rule.signals:
-            self._post = post_rows(output.detach(), self.module)
+            self._post = post_rows(self._hold(output), self.module)
+
+    def _hold(self, activity: Tensor) -> Tensor:
+        activity = activity.detach()
+        self._held.append((activity, activity._version))
+        return activity
 
     @torch.no_grad()
     def learn(self, **late: Tensor) -> None:
@@ -63,12 +70,17 @@ class PlasticLayer:
         Args:
             late: signals from outside the layer: grad in the weight's own shape, error, labels, input.
         """
+        if any(activity._version != version for activity, version in self._held):
+            raise RuleError(
+                f"the activity of layer '{self.name}' was overwritten in place before its rule had seen it. Write "
+                "what follows it in the architecture without the in-place form, or leave the layer out of `plastic`."
+            )
         if "grad" in late:
             late["grad"] = weight_rows(late["grad"])
         signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
         signals |= late
         delta = self.rule.delta(**{name: signals[name] for name in self.rule.signals})
-        self._pre = self._post = None
+        self._let_go()
         weight = self.module.weight
         expected = self.weight.shape
         if delta.shape != expected:
@@ -79,9 +91,13 @@ class PlasticLayer:
         weight.grad = weight_like(delta.neg(), weight)
 
     def forget(self) -> None:
-        """Let go of the last pass."""
-        self._pre = self._post = None
+        """Be ready for the next pass."""
+        self._let_go()
         self._observed = False
+
+    def _let_go(self) -> None:
+        self._pre = self._post = None
+        self._held = []
 
 
 class Plasticity:
@@ -124,6 +140,8 @@ class Plasticity:
     def _watch(self, index: int) -> Any:
         def hook(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
             if self._learning is None or index not in self._learning:
+                return
+            if self.moment == "backward" and will_run_again():
                 return
             self.layers[index].observe(inputs[0], output)
             if self.moment == "forward":
