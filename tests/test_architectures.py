@@ -13,13 +13,14 @@ import references
 from hebbbench import registry
 from hebbbench.architectures.deephebb import Triangle
 from hebbbench.errors import ProtocolError, UnknownNameError
+from hebbbench.plasticity.select import select
 from hebbbench.training.learner import build_model
 
 CIFAR = (3, 32, 32)
 NAMES = registry.architecture_names()
 
 
-SMALL = {"vgg": {"width": 8, "hidden": 16}}
+SMALL = {"vgg": {"width": 8, "hidden": 16}, "timm": {"model": "test_resnet"}}
 """Options that make an architecture small enough to compute with."""
 
 
@@ -253,6 +254,32 @@ def test_a_resnet_block_with_dead_convolutions_is_its_shortcut():
 def test_a_depth_that_does_not_exist_is_refused(name, depth):
     with pytest.raises(ProtocolError, match=f"depth = {depth}, expected"):
         build_model(name, {"depth": depth}, (32, 32, 3), 10)
+
+
+# Networks of timm
+
+
+@pytest.mark.parametrize(
+    ("model", "millions", "features"), [("resnet18", 11.69, 512), ("resnet50", 25.56, 2048), ("vgg16", 138.36, 4096)]
+)
+def test_imagenet_networks_have_the_published_number_of_weights(model, millions, features):
+    built = build_model("timm", {"model": model}, (224, 224, 3), 1000, outline=True).eval()
+    assert round(count(built) / 1e6, 2) == millions
+    assert built.body(torch.zeros(1, 3, 224, 224, device="meta")).shape == (1, features)
+
+
+def test_the_vision_transformer_of_its_protocol_has_24_plastic_maps_of_tokens():
+    work = registry.protocol("cifar10-vit")
+    model = build_model("timm", work.architecture.options, (32, 32, 3), 10, outline=True).eval()
+    chosen = select(model, work.plastic)
+    assert len(chosen) == 6 * 4
+    assert {name.rpartition(".")[2] for name in chosen} == {"qkv", "proj", "fc1", "fc2"}
+    assert model(torch.zeros(2, 3, 32, 32, device="meta")).shape == (2, 10)
+
+
+def test_a_model_that_timm_does_not_know_is_refused():
+    with pytest.raises(ProtocolError, match="Unknown model"):
+        build_model("timm", {"model": "resnet18x"}, (32, 32, 3), 10)
 
 
 # MLP

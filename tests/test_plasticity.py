@@ -170,6 +170,37 @@ def test_signals_are_the_parameter_names_of_delta():
     assert registry.rule("softhebb").signals == ("pre", "post", "weight")
 
 
+def test_ghl_on_a_map_of_tokens_is_its_equation_over_samples_and_tokens():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(5, 6), nn.Linear(6, 2)).double()
+    tokens = torch.randn(3, 4, 5, dtype=torch.float64)
+    weight, bias = model[0].weight.detach(), model[0].bias.detach()
+    u = torch.einsum("btd,od->bto", tokens, weight)
+    y = u.softmax(2)
+    h = (torch.einsum("bto,btd->od", y, tokens) - torch.einsum("bto,bto->o", y, u)[:, None] * weight) / 12
+    plain = torch.autograd.grad(model(tokens).square().mean(), model[0].weight)[0]
+    plasticity = attach(model, "ghl", ("0",))
+    with plasticity.learning(LABELS):
+        model(tokens).square().mean().backward()
+    torch.testing.assert_close(model[0].weight.grad, h.abs() / h.abs().max() * plain.sign())
+    assert bias.any()
+
+
+def test_an_activity_overwritten_in_place_is_refused_by_the_layers_name():
+    class Overwrites(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(6, 3, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.fc(x).relu_()
+
+    model = Overwrites()
+    plasticity = attach(model, "ghl", ("fc",))
+    with plasticity.learning(LABELS), pytest.raises(RuleError, match="layer 'fc' was overwritten in place"):
+        backward(model(torch.randn(4, 6)))
+
+
 def test_a_rule_sees_rows_of_its_layers_own_traffic(net, x):
     seen = {}
 

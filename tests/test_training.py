@@ -21,6 +21,14 @@ RESIDUAL = {
     "plastic": ["all convolutions"],
     "free": ["optimizer", "init"],
 }
+TRANSFORMER = {
+    "architecture": {
+        "name": "timm",
+        "options": {"model": "test_vit", "arguments": {"img_size": 8, "patch_size": 4, "depth": 1, "embed_dim": 12}},
+    },
+    "plastic": ["all linear layers"],
+    "free": ["optimizer"],
+}
 CASES = {
     "bp": ("bp", "digits-mlp", {}, {}),
     "ghl": ("ghl", "digits-mlp", {}, {"optimizer": {"lr": 0.03}}),
@@ -35,6 +43,7 @@ CASES = {
     "residual bp": ("bp", "digits-deephebb", RESIDUAL, {}),
     "residual ghl": ("ghl", "digits-deephebb", RESIDUAL, {"optimizer": {"lr": 0.03}}),
     "residual fa": ("fa", "digits-deephebb", RESIDUAL, {}),
+    "transformer ghl": ("ghl", "digits-deephebb", TRANSFORMER, {"optimizer": {"lr": 0.03}}),
     "untrained": ("random", "digits-mlp", {}, {"epochs": 0}),
 }
 

@@ -78,8 +78,7 @@ class Learner:
         self.device = device
         self.annealing = recipe.training.annealing
         self.optimizers = self._optimizers(cell)
-        has_dropout = any(isinstance(module, nn.Dropout) and module.p > 0 for module in self.model.modules())
-        self.draws = has_dropout or rule.feedback == "batchwise_sign"
+        self.draws = drops(self.model) or rule.feedback == "batchwise_sign"
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
         # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
         self.stop_after_last = work.probe.statistics_samples > 0
@@ -249,6 +248,14 @@ def initialise(weights: list[nn.Parameter], init: Init, seed: int) -> None:
                 weight.normal_(0, init.radius / math.sqrt(fan_in), generator=source)
             else:
                 weight.uniform_(0, math.sqrt(3 * init.radius**2 / fan_in), generator=source)
+
+
+def drops(model: nn.Module) -> bool:
+    """Whether the model draws random numbers while it trains: dropout of activities, or of whole branches (timm's)."""
+    return any(
+        (isinstance(module, nn.Dropout) and module.p > 0) or getattr(module, "drop_prob", None)
+        for module in model.modules()
+    )
 
 
 def batch_norms(model: nn.Module) -> list[nn.Module]:
