@@ -368,6 +368,90 @@ def reference_ghl_matched(x_patches: Tensor, weight: Tensor, grad: Tensor, tempe
     return _displaced(x_patches, weight, grad, temperature, torch.randint(count, (count,), generator=source))
 
 
+def reference_hah(
+    x_patches: Tensor,
+    weight: Tensor,
+    grad: Tensor,
+    strength: float,
+    unlearning: float,
+    active: float,
+    sparsity: float,
+) -> Tensor:
+    """Hebb for the K units that respond most, anti-Hebb for the others, through the norm that divides u."""
+    x, w, g = _floats(x_patches), _floats(weight), _floats(grad)
+    u = potentials(x, w)
+    norms = [norm(row) for row in w]
+    k = math.ceil(active * len(w))
+    delta = [[-g[i][j] - sparsity * _sign(w[i][j]) for j in range(len(w[0]))] for i in range(len(w))]
+    for n, row in enumerate(u):
+        order = ranking([max(0.0, value / norms[i]) for i, value in enumerate(row)])
+        for place, i in enumerate(order):
+            if row[i] <= 0:
+                continue
+            share = 1 / k if place < k else -unlearning / max(1, len(w) - k)
+            for j in range(len(w[0])):
+                slope = (x[n][j] - row[i] / norms[i] ** 2 * w[i][j]) / norms[i]
+                delta[i][j] += strength * share * slope / len(u)
+    return _tensor(delta)
+
+
+def reference_ib(
+    x_patches: Tensor,
+    weight: Tensor,
+    input: Tensor,
+    labels: Tensor,
+    balance: float,
+    width_input: float,
+    width_label: float,
+    width_layer: float,
+) -> Tensor:
+    """The three-factor form: a Hebbian term of each sample's positions times the modulator ξ of its layer."""
+    x, w, seen = _floats(x_patches), _floats(weight), _floats(input)
+    count, positions = len(seen), len(x) // len(seen)
+    told = [[float(c == label) for c in range(int(labels.max()) + 1)] for label in labels.tolist()]
+    u = potentials(x, w)
+    potential = [[value for row in u[n * positions : (n + 1) * positions] for value in row] for n in range(count)]
+    z, spread = [], []
+    for row in potential:
+        fired_row = [max(0.0, value) for value in row]
+        mean = sum(fired_row) / len(fired_row)
+        spread.append(math.sqrt(sum((value - mean) ** 2 for value in fired_row) / len(fired_row) + 1e-5))
+        z.append([(value - mean) / spread[-1] for value in fired_row])
+    wanted_x, wanted_y = _centred(_kernel(seen, width_input)), _centred(_kernel(told, width_label))
+    near = _kernel(z, width_layer)
+    size = len(z[0])
+    delta = [[0.0] * len(w[0]) for _ in w]
+    for n in range(count):
+        modulator = [0.0] * size
+        for m in range(count):
+            pull = (wanted_x[n][m] - balance * wanted_y[n][m]) * near[n][m]
+            for i in range(size):
+                modulator[i] -= 2 * pull * (z[n][i] - z[m][i]) / (width_layer**2 * size * (count - 1) ** 2)
+        mean = sum(modulator) / size
+        along = sum(a * b for a, b in zip(modulator, z[n], strict=True)) / size
+        for i in range(size):
+            if potential[n][i] > 0:
+                xi = (modulator[i] - mean - along * z[n][i]) / spread[n]
+                position, unit = divmod(i, len(w))
+                for j in range(len(w[0])):
+                    delta[unit][j] -= xi * x[n * positions + position][j]
+    return _tensor(delta)
+
+
+def _kernel(rows: Rows, width: float) -> Rows:
+    size = len(rows[0])
+    return [
+        [math.exp(-sum((a - b) ** 2 for a, b in zip(p, q, strict=True)) / (2 * width**2 * size)) for q in rows]
+        for p in rows
+    ]
+
+
+def _centred(k: Rows) -> Rows:
+    means = [sum(row) / len(row) for row in k]
+    mean = sum(means) / len(means)
+    return [[k[n][m] - means[n] - means[m] + mean for m in range(len(k))] for n in range(len(k))]
+
+
 def _bits(weight: Tensor) -> int:
     """The sum of the weights' bit patterns as single-precision numbers, read as signed integers."""
     return sum(struct.unpack("i", struct.pack("f", value))[0] for row in _floats(weight) for value in row)

@@ -67,6 +67,10 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ghl_matched", {"temperature": 0.25}),
     ("ghl_hebbian", {}),
     ("ghl_reward", {}),
+    ("hah", {}),
+    ("hah", {"strength": 0.3, "unlearning": 0.5, "active": 0.4, "sparsity": 0.01}),
+    ("ib", {}),
+    ("ib", {"balance": 10.0, "width_input": 1.5, "width_label": 0.5, "width_layer": 0.7}),
 ]
 
 STATES: dict[str, str] = {"kwta": "threshold", "bcm": "threshold", "hwta_bcm": "threshold"}
@@ -172,7 +176,7 @@ def backprop_gradients(model: nn.Module, x: Tensor) -> list[Tensor]:
 
 def learn(plasticity: Plasticity, model: nn.Module, x: Tensor, scale: float = 1.0) -> None:
     """One pass that leaves −Δw in each plastic weight's `grad`."""
-    with plasticity.learning(labels_of(x)):
+    with plasticity.learning(labels_of(x), x):
         with nullcontext() if plasticity.moment == "backward" else torch.no_grad():
             features = model.body(x) if plasticity.layers[0].rule.end_to_end() else model(x)
         if plasticity.layers[0].rule.end_to_end():
@@ -207,8 +211,12 @@ def expected(
     grad: Tensor,
     error: Tensor,
     state: dict[str, Any] | None = None,
+    x: Tensor | None = None,
 ) -> Tensor:
-    """The reference's Δw. A reference whose parameters are named as the hyper-parameters are is found by its name."""
+    """The reference's Δw; `x` is the network's input.
+
+    A reference whose parameters are named as the hyper-parameters are is found by its name.
+    """
     options = {"temperature": 1.0, "rate_power": 0.5, "anti_hebbian": True} | hyperparameters
     match rule:
         case "bp" | "fa" | "dfa" | "usf" | "brsf" | "frsf":  # their feedback paths: test_feedback.py
@@ -226,6 +234,8 @@ def expected(
                 x_rows, weight, options["temperature"], options["rate_power"], options["anti_hebbian"]
             )
     given = {"x_patches": x_rows, "weight": weight, "grad": grad, "error": error, **(state or {})}
+    if x is not None:
+        given |= {"input": x.flatten(1), "labels": labels_of(x)}
     given |= registry.rule(rule)().model_dump() | hyperparameters
     reference = getattr(references, f"reference_{rule}")
     return reference(**{name: given[name] for name in inspect.signature(reference).parameters if name in given})
@@ -238,7 +248,7 @@ def expected_on(geometry: Geometry) -> list[Tensor]:
     grad = rows(backprop_gradients(model.double(), x.double())[0])
     weight, seen = rows(model.body.layer.weight.detach()), geometry.patches(x)
     error = output_error(model(x.double()), x)
-    return [expected(*case, seen, weight, grad, error) for case in CASES]
+    return [expected(*case, seen, weight, grad, error, x=x.double()) for case in CASES]
 
 
 def assert_agrees(ours: Tensor, reference: Tensor) -> None:
@@ -259,7 +269,7 @@ def test_on_a_linear_layer_a_rule_is_its_reference(case, dtype):
     grad = backprop_gradients(model, x)[0]
     (ours,) = updates(model, rule, hyperparameters, x)
     weight, error = model.body.layer.weight.detach(), output_error(model(x), x)
-    assert_agrees(ours, expected(rule, hyperparameters, x, weight, grad, error))
+    assert_agrees(ours, expected(rule, hyperparameters, x, weight, grad, error, x=x))
 
 
 @pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel:UserWarning")
@@ -284,7 +294,8 @@ def test_the_references_patches_are_what_the_convolution_sees(geometry):
 
 
 def test_every_rule_in_the_registry_has_a_reference():
-    assert {name for name, _ in CASES} == set(registry.rule_names())
+    layerwise = {name for name in registry.rule_names() if registry.rule(name).shape != "step"}
+    assert {name for name, _ in CASES} == layerwise  # procedures for whole networks: test_procedures.py
 
 
 # GHL

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _PUBLIC = {
+    "Block": "hebbbench.plasticity.chain",
+    "Chain": "hebbbench.plasticity.chain",
     "HebbBenchError": "hebbbench.errors",
     "Pre": "hebbbench.plasticity.signals",
     "Protocol": "hebbbench.protocol",
@@ -38,6 +40,7 @@ _PUBLIC = {
     "run": "hebbbench.training.run",
     "soft_wta": "hebbbench.plasticity.competition",
     "standardized": "hebbbench.plasticity.constraint",
+    "uniform": "hebbbench.plasticity.terms",
     "unit_norm": "hebbbench.plasticity.constraint",
 }
 
@@ -45,6 +48,8 @@ __all__ = sorted([*_PUBLIC, "__version__"])
 
 if TYPE_CHECKING:
     from hebbbench.errors import HebbBenchError as HebbBenchError
+    from hebbbench.plasticity.chain import Block as Block
+    from hebbbench.plasticity.chain import Chain as Chain
     from hebbbench.plasticity.competition import k_wta as k_wta
     from hebbbench.plasticity.competition import losers_flipped as losers_flipped
     from hebbbench.plasticity.competition import soft_wta as soft_wta
@@ -62,6 +67,7 @@ if TYPE_CHECKING:
     from hebbbench.plasticity.terms import norm_rate as norm_rate
     from hebbbench.plasticity.terms import permuted as permuted
     from hebbbench.plasticity.terms import resampled as resampled
+    from hebbbench.plasticity.terms import uniform as uniform
     from hebbbench.protocol import Protocol as Protocol
     from hebbbench.record.schema import Result as Result
     from hebbbench.training.run import run as run

@@ -80,7 +80,9 @@ def bad_values(subject: Subject) -> str:
             if not _accepted(subject, {name: value}):
                 continue
             played = _played(subject, {name: value})
-            if played is not None and not all(call.delta.isfinite().all() for call in played.calls):
+            calls, passes = ([], []) if played is None else (played.calls, played.changes)
+            updates = [*(call.delta for call in calls), *(change for changes in passes for change in changes)]
+            if not all(update.isfinite().all() for update in updates):
                 raise Failed(
                     f"{name} = {value!r} is accepted and gives updates that are not finite. Bound '{name}', as with "
                     "PositiveFloat or Annotated[float, Field(gt=0, le=1)]."

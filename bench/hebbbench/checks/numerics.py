@@ -27,6 +27,7 @@ TOLERANCE = 1e-9
 
 def shapes(subject: Subject) -> str:
     """delta is (out, in), of the weight's dtype and on its device; state keeps shape and dtype."""
+    subject.need_layer_update()
     devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
     for device in devices:
         for dtype in DTYPES:
@@ -99,6 +100,7 @@ def plain(scene: Scene) -> list[Tensor]:
 
 def conv_is_linear(subject: Subject) -> str:
     """On a convolution the update is that of a linear layer shown the unfolded patches."""
+    subject.need_layer_update()
     for geometry in GEOMETRIES:
         layer = convolution(geometry)
         x = gaussian(4, 2, 6, 7, seed=10)
@@ -106,7 +108,7 @@ def conv_is_linear(subject: Subject) -> str:
         outside = outside_signals(layer.weight.detach(), len(x))
         outside["grad"] = weight_rows(outside["grad"])
         rows = unfolded(x, geometry)
-        for name in ("error", "labels"):  # a position counts as a sample
+        for name in ("error", "labels", "input"):  # a position counts as a sample
             outside[name] = outside[name].repeat_interleave(len(rows) // len(x), dim=0)
         theirs = equation(subject.build(), rows, weight_rows(layer.weight.detach()), outside)
         gap = (ours - theirs).abs().max().item()
@@ -120,6 +122,7 @@ def conv_is_linear(subject: Subject) -> str:
 
 def untouched(subject: Subject) -> str:
     """No signal but `state` is written to."""
+    subject.need_layer_update()
     rig = Rig(subject.rule)
     scene = rig.scene()
     for call in rig.play(scene).calls:
@@ -129,7 +132,11 @@ def untouched(subject: Subject) -> str:
 
 
 def no_graph(subject: Subject) -> str:
-    """Neither the update nor the state carries an autograd graph, and none is built on the way."""
+    """Neither the update nor the state carries an autograd graph, and `delta` builds none on the way."""
+    rig = Rig(subject.rule)
+    rig.play(rig.scene())
+    if any(value.requires_grad for state in rig.states() for value in state.values()):
+        raise Failed("its state carries an autograd graph from step to step. Detach what is kept.")
     if subject.evidence.rule_built_graph:
         raise Failed("delta builds an autograd graph. Write the derivative out, or ask for `grad`, so that it shows.")
-    return ""
+    return {"delta": "", "loss": "but for its own slope", "step": "but for its own slopes"}[subject.kind.shape]

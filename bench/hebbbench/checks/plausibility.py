@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from hebbbench.checks.network import CLASSES
 from hebbbench.checks.probes import Evidence
@@ -44,6 +45,8 @@ def no_hidden_labels(subject: Subject) -> str:
 def no_hidden_backward(subject: Subject) -> str:
     """Autograd records the body or the rule's own work only for a rule that asks for grad."""
     evidence = _measured(subject)
+    if subject.kind.shape == "step":
+        return f"gradients {'cross' if evidence.body_recorded else 'never cross'} from layer to layer"
     if _asks(subject.kind, "grad"):
         if not evidence.body_recorded:
             raise Failed("it asks for `grad`, but no backward pass reached its layers. This is the harness's defect.")
@@ -57,20 +60,25 @@ def no_hidden_backward(subject: Subject) -> str:
 
 
 def no_earlier_layers(subject: Subject) -> str:
-    """Nothing of earlier layers reaches an update but through the layer's own input, or the network's if asked for."""
+    """Nothing of earlier layers reaches an update but through the layer's own input."""
+    subject.need_layer_update()
     evidence = _measured(subject)
-    if evidence.earlier_layers and _asks(subject.kind, "input"):
-        return "sees the network's input"
+    if evidence.network_input and not _asks(subject.kind, "input"):
+        raise Failed(
+            "with the layer's own input and output held, another network input changes its update, which none of its "
+            "signals carries. Ask for `input`."
+        )
     if evidence.earlier_layers:
         raise Failed(
-            "with the layer's own input and output held, other weights and activity in earlier layers change its "
-            "update. No signal carries these: the rule shares something between layers, such as a global."
+            "with the layer's own input and output held, other weights in earlier layers change its update. No signal "
+            "carries these: the rule shares something between layers, such as a global."
         )
-    return ""
+    return "sees the network's input" if evidence.network_input else ""
 
 
 def no_hidden_later_layers(subject: Subject) -> str:
     """What depends on later layers asks for error or grad."""
+    subject.need_layer_update()
     evidence = _measured(subject)
     if evidence.later_layers and not _asks(subject.kind, "error", "grad"):
         raise Failed(
@@ -82,6 +90,7 @@ def no_hidden_later_layers(subject: Subject) -> str:
 
 def no_hidden_transport(subject: Subject) -> str:
     """Later weights steer an update only through grad on a feedback path that uses them."""
+    subject.need_layer_update()
     evidence = _measured(subject)
     if evidence.weight_transport and not _asks(subject.kind, "grad"):
         raise Failed(
@@ -93,6 +102,7 @@ def no_hidden_transport(subject: Subject) -> str:
 
 def one_pass(subject: Subject) -> str:
     """A `delta` rule runs the network once for an update."""
+    subject.need_layer_update()
     if _measured(subject).forwards > 1:
         raise Failed(
             f"the network ran forward {_measured(subject).forwards} times for one update; `delta` rules have one."
@@ -102,6 +112,7 @@ def one_pass(subject: Subject) -> str:
 
 def no_phantom_signals(subject: Subject) -> str:
     """Every signal asked for but weight and state changes the update; a costly one asked for in vain is paid by all."""
+    subject.need_layer_update()
     if not _measured(subject).learns:
         raise Skipped("its update is always zero")
     idle = [name for name in subject.kind.signals if name not in ("weight", "state") and not _acts(subject, name)]
@@ -121,11 +132,17 @@ def _acts(subject: Subject, name: str) -> bool:
     """Whether some call answers another value of one signal, all others as they were, with another update."""
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         for call in _measured(subject).calls:
-            given = copied(call.signals)
-            value = dense(given[name])
-            other = 1 - 2 * value.flip(0) if value.is_floating_point() else (value + 1) % CLASSES
-            given[name] = LinearPre(other) if name == "pre" else other
-            seed_draws(call.layer, call.number)
-            if differs(call.delta, subject.build().delta(**given)):
-                return True
+            for other in _others(dense(call.signals[name])):
+                given = copied(call.signals)
+                given[name] = LinearPre(other) if name == "pre" else other
+                seed_draws(call.layer, call.number)
+                if differs(call.delta, subject.build().delta(**given)):
+                    return True
     return False
+
+
+def _others(value: Tensor) -> list[Tensor]:
+    """Other values of a signal: for classes, another for all samples and another for one."""
+    if value.is_floating_point():
+        return [1 - 2 * value.flip(0)]
+    return [(value + 1) % CLASSES, torch.cat([(value[:1] + 1) % CLASSES, value[1:]])]

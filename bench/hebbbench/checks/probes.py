@@ -35,7 +35,8 @@ class Evidence:
     repeats: bool
     learns: bool
     labels: bool
-    earlier_layers: bool
+    network_input: bool | None
+    earlier_layers: bool | None
     later_layers: bool
     weight_transport: bool
     other_units: bool
@@ -51,7 +52,8 @@ class Evidence:
 
     def card(self) -> Card:
         """The evidence as the card."""
-        outside = self.labels or self.earlier_layers or self.later_layers or self.weight_transport
+        earlier = self.network_input or self.earlier_layers
+        outside = self.labels or bool(earlier) or self.later_layers or self.weight_transport
         locality: Locality = "synapse"
         if outside:
             locality = "global"
@@ -67,7 +69,7 @@ class Evidence:
             transports_weights=self.weight_transport,
             needs_phases=self.forwards > 1,
             update_locked=not self.early,
-            sees_earlier_layers=self.earlier_layers,
+            sees_earlier_layers=earlier,
             sees_later_layers=self.later_layers,
             couples_samples=self.other_samples,
             online_capable=self.online,
@@ -85,6 +87,8 @@ def measure(rule: str) -> Evidence:
     rig = Rig(rule)
     scene = rig.scene()
     base = rig.play(scene)
+    if rig.learner.procedure is not None:
+        return _measure_procedure(rule, rig, scene, base)
     held = scene.but(held_inputs={TARGET: [inputs[TARGET] for inputs in base.inputs]})
     closed = held.but(held_outputs={TARGET: [outputs[TARGET] for outputs in base.outputs]})
     certain = rig.certain(held, base)
@@ -95,7 +99,8 @@ def measure(rule: str) -> Evidence:
         learns=learns,
         labels=any(_sees(rig, base, held.but(labels=labels)) for labels in _other_labels(scene))
         or _sees(rig, sure, certain.but(labels=[*certain.labels[:-1], (certain.labels[-1] + 1) % CLASSES])),
-        earlier_layers=_sees(rig, base, _earlier(rig, closed)),
+        network_input=_sees(rig, base, closed.but(x=[x.roll(1, 0) + 1 for x in scene.x])),
+        earlier_layers=_sees(rig, base, closed.but(weights=rig.redrawn([rig.name(index) for index in range(TARGET)]))),
         later_layers=_sees(rig, base, held.but(weights=rig.redrawn(rig.later(TARGET))))
         or _sees(rig, base, held.but(added=_noise(base, TARGET + 1)))
         or _sees(rig, sure, _turned(rig, sure, certain)),
@@ -113,6 +118,34 @@ def measure(rule: str) -> Evidence:
     )
 
 
+def _measure_procedure(rule: str, rig: Rig, scene: Scene, base: Played) -> Evidence:
+    """The evidence on a whole-network procedure.
+
+    Its layers see more than one input for an update, so nothing can be held: whatever changes the network's answer
+    may change the update, and only what can be seen of the gradients tells transport from plain dependence.
+    """
+    learns = any(bool(change.abs().max() > 0) for changes in base.changes for change in changes)
+    return Evidence(
+        repeats=not _sees(rig, base, scene),
+        learns=learns,
+        labels=any(_sees(rig, base, scene.but(labels=labels)) for labels in _other_labels(scene)),
+        network_input=None,
+        earlier_layers=None,
+        later_layers=_sees(rig, base, scene.but(weights=rig.redrawn(rig.later(TARGET)))),
+        weight_transport=base.errors_sent_down,
+        other_units=True,
+        sister_synapses=True,
+        other_samples=_couples(rig, scene),
+        body_recorded=base.crossed_layers,
+        rule_built_graph=False,
+        forwards=round(base.forwards / len(base.changes)),
+        early=base.early,
+        online=_online(rig, learns),
+        activations_held=_activations_held(rule),
+        calls=(),
+    )
+
+
 def _target(played: Played) -> Tensor:
     """The target layer's changes in all passes, (passes, out, in)."""
     return torch.stack([changes[TARGET] for changes in played.changes])
@@ -124,22 +157,16 @@ def _sees(rig: Rig, base: Played, changed: Scene) -> bool:
 
 
 def _other_labels(scene: Scene) -> Iterator[list[Tensor]]:
-    """Every other class for each sample."""
+    """Every other class for each sample, then for one sample alone: a rule may know only who is of one kind."""
     for shift in range(1, CLASSES):
         yield [(labels + shift) % CLASSES for labels in scene.labels]
+    yield [torch.cat([(labels[:1] + 1) % CLASSES, labels[1:]]) for labels in scene.labels]
 
 
 def _turned(rig: Rig, sure: Played, certain: Scene) -> Scene:
     """The last plastic layer sends the opposite in the last pass."""
     *outputs, last = [passed[-1] for passed in sure.outputs]
     return certain.but(held_outputs={len(rig.layers) - 1: [*outputs, -last]})
-
-
-def _earlier(rig: Rig, scene: Scene) -> Scene:
-    """Another network input and other weights before the target."""
-    return scene.but(
-        x=[x.roll(1, 0) + 1 for x in scene.x], weights=rig.redrawn([rig.name(index) for index in range(TARGET)])
-    )
 
 
 def _noise(base: Played, layer: int) -> dict[int, list[Tensor]]:

@@ -36,6 +36,7 @@ def own_reference(subject: Subject) -> str:
     reference = getattr(subject.module, "reference", None)
     if reference is None:
         raise Skipped("the file gives none (a module-level function `reference`)")
+    subject.need_layer_update()
     problem = disagreement(subject.rule, reference)
     if problem is not None:
         raise Failed(problem)

@@ -74,7 +74,8 @@ def checkpoint(subject: Subject) -> str:
             f"resumed after step {BREAK} of {STEPS}: {_difference(whole, resumed)}. Keep what the rule remembers in "
             "`state`: make it in `init`, change it in place."
         )
-    names = ", ".join(begun.plasticity.layers[0].state)
+    own = begun.plasticity.layers[0].state if begun.procedure is None else begun.procedure.state
+    names = ", ".join(own)
     return f"state: {names}" if names else "no state"
 
 
@@ -98,6 +99,7 @@ def sample_order(subject: Subject) -> str:
 
 def own_signals(subject: Subject) -> str:
     """Given the same signals and state, a new instance alone gives the update it gave in the network."""
+    subject.need_layer_update()
     calls = Rig(subject.rule)
     played = calls.play(calls.scene(passes=3))
     with torch.random.fork_rng(devices=[]), torch.no_grad():

@@ -56,7 +56,9 @@ class Played:
     """What a scene brought about.
 
     `changes[p][l]` is the change of plastic layer l's weight, constraint included, in pass p, (out, in);
-    `inputs` and `outputs` are what the layer saw and sent in that pass.
+    `inputs` and `outputs` are what the layer saw and sent in that pass. `errors_sent_down` says that a gradient left
+    some layer, or the read-out, through its weights towards the one before; `crossed_layers`, that one met the weights
+    of an earlier layer on its way.
     """
 
     changes: list[list[Tensor]]
@@ -66,6 +68,8 @@ class Played:
     forwards: int
     reached_by_autograd: bool
     early: bool
+    errors_sent_down: bool = False
+    crossed_layers: bool = False
 
 
 class Rig:
@@ -149,6 +153,8 @@ class Rig:
         played = Played([], [], [], [], 0, False, True)
         for layer in self.layers:
             layer.state = layer.rule.init(weight_rows(self.start[f"{layer.name}.weight"]).clone())
+        if self.learner.procedure is not None:
+            self.learner.procedure.reset()
         with torch.random.fork_rng(devices=[]), self._spied(played.calls):
             for number, (x, labels) in enumerate(zip(scene.x, scene.labels, strict=True)):
                 self._lay(scene.weights)
@@ -158,6 +164,11 @@ class Rig:
                 played.changes.append([layer.weight - old for layer, old in zip(self.layers, before, strict=True)])
         self._lay({})
         return played
+
+    def states(self) -> list[dict[str, Tensor]]:
+        """The rule's own tensors: of each layer, and of a whole-network procedure."""
+        procedure = self.learner.procedure
+        return [*(layer.state for layer in self.layers), *([procedure.state] if procedure is not None else [])]
 
     @torch.no_grad()
     def _lay(self, weights: dict[str, Tensor]) -> None:
@@ -186,6 +197,7 @@ class Rig:
             def hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
                 x = args[0]
                 played.forwards += index == 0
+                self._watch_descent(index, x, played)
                 if index and self.layers[index - 1].module.weight.grad is None:
                     played.early = False
                 if index in scene.held_inputs:
@@ -207,6 +219,10 @@ class Rig:
 
             return hook
 
+        def reading_out(head: nn.Module, args: tuple[Tensor, ...]) -> None:
+            self._watch_descent(len(self.layers), args[0], played)
+
+        handles.append(self.learner.model.head.register_forward_pre_hook(reading_out))
         for index, layer in enumerate(self.layers):
             handles.append(layer.module.register_forward_pre_hook(entering(index)))
             handles.append(layer.module.register_forward_hook(leaving(index)))
@@ -215,6 +231,33 @@ class Rig:
         finally:
             for handle in handles:
                 handle.remove()
+
+    def _watch_descent(self, index: int, x: Tensor, played: Played) -> None:
+        """See whether a gradient comes back to what layer `index` is given, and whether it can go on from there."""
+        if index == 0 or not x.requires_grad:
+            return
+        crosses = _meets(x, [layer.module.weight for layer in self.layers[:index]])
+
+        def note(_gradient: Tensor) -> None:
+            played.errors_sent_down = True
+            played.crossed_layers |= crosses
+
+        x.register_hook(note)
+
+
+def _meets(x: Tensor, weights: list[Tensor]) -> bool:
+    """Whether the graph that made `x` holds one of the weights."""
+    wanted = {id(weight) for weight in weights}
+    waiting, seen = [x.grad_fn], set()
+    while waiting:
+        node = waiting.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if id(getattr(node, "variable", None)) in wanted:
+            return True
+        waiting += [parent for parent, _ in node.next_functions]
+    return False
 
 
 class _Swap(torch.autograd.Function):

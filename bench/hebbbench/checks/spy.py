@@ -47,9 +47,9 @@ class Spy:
         seed_draws(self._layer, number)
         with saved_tensors_hooks(pack, lambda tensor: tensor):
             delta = self._rule.delta(**signals)
-        graph = (
-            saved > 0 or delta.requires_grad or any(value.requires_grad for value in signals.get("state", {}).values())
-        )
+        taught = self._rule.shape == "loss"  # its slope is taken here, within the layer
+        kept = (value.requires_grad for value in signals.get("state", {}).values())
+        graph = (saved > 0 and not taught) or delta.requires_grad or any(kept)
         touched = [
             name for name in signals if name != "state" and not torch.equal(dense(signals[name]), dense(given[name]))
         ]

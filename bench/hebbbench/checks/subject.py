@@ -52,6 +52,15 @@ class Subject:
         """What the probes saw."""
         return measure(self.rule)
 
+    def need_layer_update(self) -> None:
+        """Skip a check that looks at one layer's update where the rule has none.
+
+        Raises:
+            Skipped: the rule is a whole-network procedure.
+        """
+        if self.kind.shape == "step":
+            raise Skipped("a procedure for the whole network has no update of one layer alone")
+
     def build(self, hyperparameters: dict[str, Any] | None = None) -> Rule:
         """The rule with these hyper-parameters, the rest at their defaults.
 

@@ -8,7 +8,7 @@ import re
 
 import hebbbench
 from hebbbench.checks.subject import Failed, Subject
-from hebbbench.plasticity.rule import SIGNALS
+from hebbbench.plasticity.rule import SIGNALS, STEP_SIGNALS
 
 SOURCE = re.compile(r"arXiv|doi|\b(1[89]|20)\d\d\b", re.IGNORECASE)
 EQUATION = re.compile(r"\n.*\S\s*[=←]\s*\S")
@@ -68,14 +68,16 @@ def _private(node: ast.Attribute) -> bool:
 
 
 def signals(subject: Subject) -> str:
-    """`delta` names the signals it sees, each as a plain parameter without a default."""
-    parameters = list(inspect.signature(subject.kind.delta).parameters.values())[1:]
+    """The equation names the signals it sees, each as a plain parameter without a default."""
+    shape = subject.kind.shape
+    known = ", ".join(STEP_SIGNALS if shape == "step" else SIGNALS)
+    parameters = list(inspect.signature(subject.kind.equation()).parameters.values())[1:]
     if not parameters:
-        raise Failed(f"delta asks for no signal. Name at least one of {', '.join(SIGNALS)}.")
+        raise Failed(f"{shape} asks for no signal. Name at least one of {known}.")
     for parameter in parameters:
         if parameter.kind is not parameter.POSITIONAL_OR_KEYWORD or parameter.default is not parameter.empty:
             raise Failed(
-                f"delta's parameter '{parameter}' is not a plain name; each is a signal ({', '.join(SIGNALS)}), "
+                f"the parameter '{parameter}' of {shape} is not a plain name; each is a signal ({known}), "
                 "without default, * or **. Hyper-parameters are fields of the class."
             )
     return ", ".join(subject.kind.signals)

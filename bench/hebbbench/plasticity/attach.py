@@ -122,7 +122,7 @@ class Plasticity:
             PlasticLayer(name, module, layer_rule)
             for (name, module), layer_rule in zip(chosen.items(), rules, strict=True)
         ]
-        self.moment = "backward" if "grad" in rule.signals else "output" if "error" in rule.signals else "forward"
+        self.moment = _moment(rule)
         self.constrained = rule.constrain is not Rule.constrain
         self.wants_error = "error" in rule.signals
         self.wants_input = "input" in rule.signals
@@ -132,6 +132,8 @@ class Plasticity:
         for module in model.modules():
             if getattr(module, "inplace", False):
                 module.inplace = False  # type: ignore[assignment]
+        if self.moment == "network":
+            return
         for index, layer in enumerate(self.layers):
             layer.module.register_forward_hook(self._watch(index))
             if self.moment == "backward":
@@ -223,3 +225,10 @@ class Plasticity:
         for layer in self.layers:
             for name, value in saved[layer.name].items():
                 layer.state[name].copy_(value)
+
+
+def _moment(rule: type[Rule]) -> str:
+    """When a layer's update is formed: `network` leaves it to the whole-network procedure."""
+    if rule.shape == "step":
+        return "network"
+    return "backward" if "grad" in rule.signals else "output" if "error" in rule.signals else "forward"

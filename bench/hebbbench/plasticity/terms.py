@@ -78,8 +78,8 @@ def draw_counter(weight: Tensor) -> Tensor:
     """Where a rule's own random draws start: an integer scalar for `state`, different for each layer and seed.
 
     It is the sum of the bits of the weights as drawn, so it is the same in every order of summation, on every
-    device and at every precision. `permuted` and `resampled` seed one generator from it and move it on by 1: a cell
-    that is repeated, or stopped and resumed, draws the same.
+    device and at every precision. `permuted`, `resampled` and `uniform` seed one generator from it and move it on by
+    1: a cell that is repeated, or stopped and resumed, draws the same.
 
     Args:
         weight: w at the start, (out, in).
@@ -97,6 +97,11 @@ def resampled(a: Tensor, counter: Tensor) -> Tensor:
     """Entries drawn from those of `a` with replacement, same shape. Moves `counter` on, in place."""
     drawn = torch.randint(a.numel(), (a.numel(),), generator=_generator(counter)).to(a.device)
     return a.flatten()[drawn].view_as(a)
+
+
+def uniform(shape: tuple[int, ...], counter: Tensor) -> Tensor:
+    """Numbers uniform on [−1, 1], float32. Moves `counter` (see `draw_counter`) on, in place."""
+    return (2 * torch.rand(shape, generator=_generator(counter)) - 1).to(counter.device)
 
 
 def _generator(counter: Tensor) -> torch.Generator:

@@ -49,7 +49,7 @@ class Card(Strict):
     transports_weights: bool
     needs_phases: bool
     update_locked: bool
-    sees_earlier_layers: bool
+    sees_earlier_layers: bool | None
     sees_later_layers: bool
     couples_samples: bool
     online_capable: bool

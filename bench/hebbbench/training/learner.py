@@ -18,9 +18,12 @@ from hebbbench.data.batches import Layout
 from hebbbench.errors import ProtocolError, suggestion
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.feedback import lay
+from hebbbench.plasticity.procedure import Procedure
 from hebbbench.plasticity.recompute import run_again_backward
+from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import weight_rows
 from hebbbench.protocol import Init
+from hebbbench.recipe import Resolved
 from hebbbench.rng import derive, generator, torch_seeded
 from hebbbench.training import optimise
 
@@ -74,6 +77,7 @@ class Learner:
             self.model.to(memory_format=torch.channels_last)
         for layer in self.plasticity.layers:
             layer.state = {name: value.to(device) for name, value in layer.state.items()}
+        self.procedure = self._procedure(rule, recipe) if rule.shape == "step" else None
         self.seed = cell.seed
         self.device = device
         self.annealing = recipe.training.annealing
@@ -82,6 +86,14 @@ class Learner:
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
         # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
         self.stop_after_last = work.probe.statistics_samples > 0
+
+    def _procedure(self, rule: type[Rule], recipe: Resolved) -> Procedure:
+        if recipe.training.schedule == "layerwise":
+            raise ProtocolError(
+                f"schedule = 'layerwise': rule {rule.__name__} is a procedure for the whole network, and no layer of "
+                "it learns alone. Choose schedule: joint."
+            )
+        return Procedure(rule.create(recipe.hyperparameters, "the whole network"), self.model)
 
     def _optimizers(self, cell: Cell) -> list[torch.optim.Optimizer]:
         training = cell.recipe.training
@@ -117,7 +129,9 @@ class Learner:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = None
-        if self.end_to_end:
+        if self.procedure is not None:
+            loss = self.procedure.run(x, labels)
+        elif self.end_to_end:
             loss = self._end_to_end_pass(x, labels, only)
         else:
             self._local_pass(x, labels, only)
@@ -150,19 +164,25 @@ class Learner:
             for norm, layer in self.norms_before:
                 norm.train(layer == only)
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def logits(self, x: Tensor) -> Tensor:
         """The frozen network's output (N, classes)."""
         self.model.eval()
-        output: Tensor = self.model(x)
+        output: Tensor = self.model.head(self._activity(x))
         return output
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """The frozen body's output (N, features)."""
         self.model.eval()
+        return self._activity(x).flatten(1)
+
+    def _activity(self, x: Tensor) -> Tensor:
+        """The last hidden activity: of one pass, or of the rule's own way to answer."""
+        if self.procedure is not None and self.procedure.settles:
+            return self.procedure.features(x)
         output: Tensor = self.model.body(x)
-        return output.flatten(1)
+        return output
 
     def diverged(self) -> tuple[str, str] | None:
         """The first parameter that is no number or has exploded, and which of the two; None if all is well.
@@ -192,6 +212,7 @@ class Learner:
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "rule": self.plasticity.state_dict(),
+            **({"procedure": self.procedure.state} if self.procedure is not None else {}),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -200,6 +221,9 @@ class Learner:
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.plasticity.load_state_dict(saved["rule"])
+        if self.procedure is not None:
+            for name, value in saved["procedure"].items():
+                self.procedure.state[name].copy_(value)
 
 
 def architecture_layout(name: str) -> Layout:

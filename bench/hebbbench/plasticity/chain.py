@@ -1,0 +1,95 @@
+"""A network as whole-network procedures see it: a chain of blocks, each around one linear map.
+
+    h_0 = input,   u_l = w_l prepare_l(h_{l−1}),   y_l = fire_l(u_l),   h_l = reduce_l(y_l),   logits = head(h_L)
+
+`prepare` is what stands before the map (a normalisation, or nothing), `fire` the elementwise nonlinearity behind it,
+`reduce` what follows (pooling, flattening, or nothing).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from hebbbench.errors import RuleError
+
+LINEAR = (nn.Linear, nn.Conv2d)
+NORMALISING = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+RESHAPING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, *NORMALISING)
+
+
+@dataclass(frozen=True)
+class Block:
+    """One link of the chain. Called, it takes h_{l−1} (N, …) to h_l (N, …)."""
+
+    name: str
+    prepare: nn.Sequential
+    map: nn.Module
+    fire: nn.Sequential
+    reduce: nn.Sequential
+
+    def potential(self, h: Tensor) -> Tensor:
+        """u_l, the linear map's output."""
+        u: Tensor = self.map(self.prepare(h))
+        return u
+
+    def __call__(self, h: Tensor) -> Tensor:
+        out: Tensor = self.reduce(self.fire(self.potential(h)))
+        return out
+
+
+class Chain:
+    """The blocks of a network in order, and its read-out.
+
+    Args:
+        model: with a `body`, an `nn.Sequential` whose linear maps are its direct children, and a `head`.
+
+    Raises:
+        RuleError: the body is no such chain.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        body = model.body
+        if not isinstance(body, nn.Sequential):
+            raise RuleError(
+                f"a rule of the shape `step` needs a chain of layers (an nn.Sequential body); "
+                f"{type(model).__name__} has a {type(body).__name__}. Choose a protocol with an MLP, DeepHebb or "
+                "FastHebb."
+            )
+        self.blocks = _blocks(body)
+        self.head: nn.Module = model.head  # type: ignore[assignment]
+
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> list[Tensor]:
+        """The activities [h_0, h_1, …, h_L] of one pass without any gradient, h_0 = x."""
+        activities = [x]
+        for block in self.blocks:
+            activities.append(block(activities[-1]))
+        return activities
+
+
+def _blocks(body: nn.Sequential) -> list[Block]:
+    """Cut before every linear map, or before the normalisation that stands in front of it."""
+    parts: list[tuple[str, list[nn.Module], nn.Module, list[nn.Module]]] = []
+    waiting: list[nn.Module] = []
+    for name, module in body.named_children():
+        if isinstance(module, LINEAR):
+            parts.append((name, waiting, module, []))
+            waiting = []
+        elif any(isinstance(inner, LINEAR) for inner in module.modules()):
+            raise RuleError(f"a rule of the shape `step` needs a chain of layers; '{name}' holds linear maps inside.")
+        elif not parts or waiting or isinstance(module, NORMALISING):
+            waiting.append(module)
+        else:
+            parts[-1][3].append(module)
+    if not parts:
+        raise RuleError("a rule of the shape `step` needs at least one linear map in the body.")
+    parts[-1][3].extend(waiting)
+    return [_block(*part) for part in parts]
+
+
+def _block(name: str, before: list[nn.Module], linear: nn.Module, after: list[nn.Module]) -> Block:
+    cut = next((i for i, module in enumerate(after) if isinstance(module, RESHAPING)), len(after))
+    return Block(name, nn.Sequential(*before), linear, nn.Sequential(*after[:cut]), nn.Sequential(*after[cut:]))

@@ -1,0 +1,363 @@
+"""Whole-network procedures: each `step` rule against loops over samples, the chain it runs on, and its training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hebbbench import Chain, Rule, draw_counter, registry, run, uniform
+from hebbbench.checks import measured_card
+from hebbbench.checks.network import build_learner, toy_cell
+from hebbbench.errors import HebbBenchError, ProtocolError, RuleError
+from hebbbench.plasticity.procedure import Procedure
+
+Array = np.ndarray
+Weights = tuple[Array, Array, Array, Array]
+"""w1 (4, 6), w2 (5, 4), and the read-out's weight (3, 5) and bias (3,)."""
+
+CLASSES = 3
+
+
+class Net(nn.Module):
+    """fc1 → tanh → fc2 → tanh → read-out, float64."""
+
+    def __init__(self, *front: nn.Module) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body = nn.Sequential()
+        for index, module in enumerate(front):
+            self.body.add_module(f"front{index}", module)
+        self.body.add_module("fc1", nn.Linear(6, 4, bias=False))
+        self.body.add_module("act1", nn.Tanh())
+        self.body.add_module("fc2", nn.Linear(4, 5, bias=False))
+        self.body.add_module("act2", nn.Tanh())
+        self.head = nn.Linear(5, CLASSES)
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.body(x))
+
+    def weights(self) -> Weights:
+        parts = (self.body.fc1.weight, self.body.fc2.weight, self.head.weight, self.head.bias)
+        return tuple(part.detach().numpy().copy() for part in parts)
+
+
+@pytest.fixture
+def x() -> Tensor:
+    return torch.randn(7, 6, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+LABELS = torch.arange(7) % CLASSES
+
+
+def softmax(a: Array) -> Array:
+    e = np.exp(a - a.max())
+    return e / e.sum()
+
+
+def target(label: int) -> Array:
+    return np.eye(CLASSES)[label]
+
+
+# The references: one sample at a time, every derivative written out
+
+
+def reference_pc(weights: Weights, x: Array, label: int, *, steps: int, rate: float) -> list[Array]:
+    w1, w2, v, b = weights
+    h1 = np.tanh(w1 @ x)
+    h2 = np.tanh(w2 @ h1)
+    for _ in range(steps):
+        e1, e2 = h1 - np.tanh(w1 @ x), h2 - np.tanh(w2 @ h1)
+        slope1 = e1 - w2.T @ ((1 - np.tanh(w2 @ h1) ** 2) * e2)
+        slope2 = e2 + v.T @ (softmax(v @ h2 + b) - target(label))
+        h1, h2 = h1 - rate * slope1, h2 - rate * slope2
+    e1, e2 = h1 - np.tanh(w1 @ x), h2 - np.tanh(w2 @ h1)
+    return [
+        np.outer(e1 * (1 - np.tanh(w1 @ x) ** 2), x),
+        np.outer(e2 * (1 - np.tanh(w2 @ h1) ** 2), h1),
+        -np.outer(softmax(v @ h2 + b) - target(label), h2),
+    ]
+
+
+def reference_ep(
+    weights: Weights, x: Array, label: int, *, nudge: float, free_steps: int, nudged_steps: int
+) -> list[Array]:
+    w1, w2, v, b = weights
+
+    def rho(a: Array) -> Array:
+        return np.minimum(np.maximum(a, 0), 1)
+
+    def settle(s1: Array, s2: Array, steps: int, beta: float) -> tuple[Array, Array]:
+        for _ in range(steps):
+            error = softmax(v @ s2 + b) - target(label)
+            s1, s2 = rho(w1 @ x + w2.T @ s2), rho(w2 @ s1 - beta * v.T @ error)
+        return s1, s2
+
+    start = rho(w1 @ x)
+    f1, f2 = settle(start, rho(w2 @ start), free_steps, 0.0)
+    p1, p2 = settle(f1, f2, nudged_steps, nudge)
+    m1, m2 = settle(f1, f2, nudged_steps, -nudge)
+    return [
+        np.outer(p1 - m1, x) / (2 * nudge),
+        (np.outer(p2, p1) - np.outer(m2, m1)) / (2 * nudge),
+        -np.outer(softmax(v @ f2 + b) - target(label), f2),
+    ]
+
+
+def reference_pepita(weights: Weights, x: Array, label: int, *, scale: float) -> list[Array]:
+    w1, w2, v, b = weights
+    bound = scale * np.sqrt(6 / len(x))
+    drawn = uniform((CLASSES, len(x)), draw_counter(torch.tensor(w1))).double().numpy()
+    y1 = np.tanh(w1 @ x)
+    y2 = np.tanh(w2 @ y1)
+    e = softmax(v @ y2 + b) - target(label)
+    bent = x + bound * drawn.T @ e
+    z1 = np.tanh(w1 @ bent)
+    z2 = np.tanh(w2 @ z1)
+    return [-np.outer(y1 - z1, bent), -np.outer(y2 - z2, z1), -np.outer(e, z2)]
+
+
+REFERENCES: dict[str, Callable[..., list[Array]]] = {
+    "pc": reference_pc,
+    "ep": reference_ep,
+    "pepita": reference_pepita,
+}
+CASES: list[tuple[str, dict[str, Any]]] = [
+    ("pc", {}),
+    ("pc", {"steps": 3, "rate": 0.3}),
+    ("ep", {}),
+    ("ep", {"nudge": 0.1, "free_steps": 5, "nudged_steps": 2}),
+    ("pepita", {}),
+    ("pepita", {"scale": 1.5}),
+]
+
+
+def procedure(rule: str | type[Rule], model: nn.Module, **hyperparameters: Any) -> Procedure:
+    kind = registry.rule(rule) if isinstance(rule, str) else rule
+    return Procedure(kind(**hyperparameters), model)
+
+
+@pytest.mark.parametrize(("rule", "hyperparameters"), CASES, ids=str)
+def test_a_procedure_is_its_reference(rule, hyperparameters, x):
+    model = Net()
+    own = procedure(rule, model, **hyperparameters)
+    own.run(x, LABELS)
+    options = own.rule.model_dump()
+    samples = zip(x.numpy(), LABELS.tolist(), strict=True)
+    each = [REFERENCES[rule](model.weights(), row, label, **options) for row, label in samples]
+    for layer, parts in zip((model.body.fc1, model.body.fc2, model.head), zip(*each, strict=True), strict=True):
+        np.testing.assert_allclose(-layer.weight.grad.numpy(), np.mean(parts, axis=0), rtol=0, atol=1e-12)
+
+
+def test_every_procedure_of_the_registry_has_a_reference():
+    assert set(REFERENCES) == {name for name in registry.rule_names() if registry.rule(name).shape == "step"}
+
+
+def test_settled_and_weakly_nudged_equilibrium_propagation_follows_the_loss(x):
+    """The theorem of Scellier & Bengio: at the fixed point the contrast is the loss's gradient, as β goes to 0."""
+    model = Net()
+    with torch.no_grad():  # weak feedback, so that the network settles within the clipped range
+        model.body.fc1.weight.mul_(0.5).add_(0.1 * x[0].sign())
+        model.body.fc2.weight.mul_(0.5).abs_()
+    own = procedure("ep", model, nudge=1e-4, free_steps=400, nudged_steps=400)
+    own.run(x[:1], LABELS[:1])
+    gradient = model.body.fc2.weight.grad.clone()
+
+    def loss() -> float:
+        return F.cross_entropy(model.head(own.features(x[:1])), LABELS[:1]).item()
+
+    for unit, synapse in ((0, 0), (3, 2), (4, 1)):
+        ends = []
+        for shift in (1e-5, -1e-5):
+            with torch.no_grad():
+                model.body.fc2.weight[unit, synapse] += shift
+                ends.append(loss())
+                model.body.fc2.weight[unit, synapse] -= shift
+        assert gradient[unit, synapse].item() == pytest.approx((ends[0] - ends[1]) / 2e-5, rel=1e-3, abs=1e-7)
+
+
+def test_predictive_coding_near_its_start_is_backprop(x):
+    """Two short steps carry the error one layer down as the chain rule does (Whittington & Bogacz 2017)."""
+    model, rate = Net(), 1e-4
+    procedure("pc", model, steps=2, rate=rate).run(x, LABELS)
+    ours = model.body.fc1.weight.grad / rate**2, model.body.fc2.weight.grad / (2 * rate)
+    model.zero_grad()
+    F.cross_entropy(model(x), LABELS).backward()
+    for got, wanted in zip(ours, (model.body.fc1.weight.grad, model.body.fc2.weight.grad), strict=True):
+        torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-6)
+
+
+# The chain
+
+
+def test_the_chain_is_cut_before_every_linear_map_and_its_normalisation():
+    model = registry.architecture("deephebb")(
+        input_shape=(1, 8, 8), classes=3, widths=(4, 6, 8), kernels=(3, 3, 3), dropout=0.0
+    )
+    blocks = Chain(model).blocks
+    assert [block.name for block in blocks] == ["conv1", "conv2", "conv3"]
+    parts = [[type(module).__name__ for part in (b.prepare, b.fire, b.reduce) for module in part] for b in blocks]
+    assert parts == [["BatchNorm2d", "ReLU", "MaxPool2d"]] * 2 + [["BatchNorm2d", "ReLU", "AvgPool2d", "Flatten"]]
+
+
+@pytest.mark.parametrize("architecture", ["mlp", "deephebb", "fasthebb"])
+def test_the_chain_is_the_network(architecture):
+    torch.manual_seed(0)
+    model = registry.architecture(architecture)(input_shape=(3, 32, 32), classes=3, dropout=0.0)
+    model.eval()
+    images = torch.randn(2, 3, 32, 32)
+    x = images if model.layout == "image" else images.flatten(1)
+    chain = Chain(model)
+    assert torch.equal(chain.head(chain.forward(x)[-1]), model(x))
+
+
+def test_a_network_that_is_no_chain_is_refused():
+    class Forked(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = nn.ModuleDict({"a": nn.Linear(2, 2)})
+            self.head = nn.Linear(2, 2)
+
+    with pytest.raises(RuleError, match="needs a chain of layers"):
+        Chain(Forked())
+    nested = Net(nn.Sequential(nn.Linear(6, 6)))
+    with pytest.raises(RuleError, match="'front0' holds linear maps inside"):
+        Chain(nested)
+
+
+# In the harness
+
+
+def test_only_the_first_pass_of_a_step_moves_running_statistics(x):
+    model = Net(nn.BatchNorm1d(6, affine=False))
+    procedure("pc", model, steps=5).run(x, LABELS)
+    norm = model.body.front0
+    torch.testing.assert_close(norm.running_mean, 0.1 * x.mean(0))
+    assert norm.momentum == 0.1
+
+
+def test_the_loss_reported_is_that_of_the_first_answer(x):
+    for rule in REFERENCES:
+        model = Net()
+        wanted = F.cross_entropy(model(x), LABELS).item()
+        loss = procedure(rule, model).run(x, LABELS)
+        if rule != "ep":  # it answers from its fixed point
+            assert loss.item() == pytest.approx(wanted)
+        assert loss.item() > 0
+
+
+class Silent(Rule):
+    def step(self, network: Chain) -> Tensor:
+        return torch.zeros(())
+
+
+class Backprop(Rule):
+    def step(self, network: Chain, input: Tensor, labels: Tensor) -> Tensor:
+        h = input
+        for block in network.blocks:
+            h = block(h)
+        return F.cross_entropy(network.head(h), labels)
+
+
+def test_a_step_that_depends_on_no_weight_is_refused(x):
+    with pytest.raises(RuleError, match="step must return a scalar tensor that depends on the weights"):
+        procedure(Silent, Net()).run(x, LABELS)
+
+
+def test_a_procedure_that_backpropagates_gives_backprops_gradient_and_says_so(x, tmp_path: Path):
+    model = Net()
+    procedure(Backprop, model).run(x, LABELS)
+    ours = model.body.fc1.weight.grad.clone()
+    model.zero_grad()
+    F.cross_entropy(model(x), LABELS).backward()
+    torch.testing.assert_close(ours, model.body.fc1.weight.grad)
+    path = tmp_path / "smuggler.py"
+    path.write_text(
+        "import torch.nn.functional as F\nfrom hebbbench import Rule\n\n\nclass Smuggler(Rule):\n"
+        "    def step(self, network, input, labels):\n        for block in network.blocks:\n"
+        "            input = block(input)\n        return F.cross_entropy(network.head(input), labels)\n"
+    )
+    card = measured_card(str(path))
+    assert (card.needs_backward_pass, card.transports_weights, card.needs_phases) == (True, True, False)
+
+
+@pytest.mark.parametrize(
+    ("rule", "phases", "transport"), [("pc", True, True), ("ep", True, True), ("pepita", True, False)]
+)
+def test_the_card_of_a_procedure_is_measured(rule, phases, transport):
+    card = measured_card(rule)
+    assert (card.locality, card.uses_labels, card.needs_backward_pass) == ("global", True, False)
+    assert (card.needs_phases, card.transports_weights, card.update_locked) == (phases, transport, True)
+    assert card.sees_earlier_layers is None
+
+
+def test_a_layerwise_schedule_is_refused():
+    recipe = {"provenance": "default", "schedule": "layerwise"}
+    with pytest.raises(ProtocolError, match=r"schedule = 'layerwise': rule PredictiveCoding .* Choose schedule: joint"):
+        run("digits-mlp", "pc", recipe=recipe)
+
+
+def test_one_value_a_layer_is_refused():
+    with pytest.raises(HebbBenchError, match="the whole network"):
+        run("digits-mlp", "pc", recipe={"provenance": "default", "hyperparameters": {"rate": [0.1, 0.2]}})
+
+
+def test_the_probe_reads_what_equilibrium_propagation_settles_to():
+    learner = build_learner(toy_cell("ep", {}, (8, 6), 0.1, 0), 10, 3, torch.float32)
+    x = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
+    features = learner.features(x)
+    assert features.shape == (4, 6)
+    assert features.min() >= 0
+    assert features.max() <= 1
+    assert not torch.allclose(features, learner.model.body(x))
+    assert torch.equal(learner.logits(x), learner.model.head(features))
+
+
+# Shapes of rules
+
+
+def test_a_rule_has_one_equation():
+    with pytest.raises(RuleError, match=r"rule Both has one equation: .* It defines delta and loss"):
+
+        class Both(Rule):
+            def delta(self, weight: Tensor) -> Tensor:
+                return weight
+
+            def loss(self, weight: Tensor) -> Tensor:
+                return weight.sum()
+
+
+def test_a_step_names_signals_that_exist():
+    with pytest.raises(RuleError, match="rule Wrong: step asks for the signal 'pre', which does not exist"):
+
+        class Wrong(Rule):
+            def step(self, pre: Tensor) -> Tensor:
+                return pre
+
+
+def test_a_rule_may_inherit_a_loss():
+    base = registry.rule("hah")
+
+    class Child(base):  # type: ignore[misc,valid-type]
+        pass
+
+    assert Child.shape == "loss"
+    assert Child.signals == base.signals
+
+
+def test_a_loss_that_depends_on_nothing_is_refused():
+    class Idle(Rule):
+        def loss(self, post: Tensor) -> Tensor:
+            return post.detach().sum()
+
+    from hebbbench.plasticity.signals import LinearPre
+
+    with pytest.raises(RuleError, match="loss must return a scalar tensor that depends on `post` or `weight`"):
+        Idle().delta(pre=LinearPre(torch.ones(2, 3)), post=torch.ones(2, 4), weight=torch.ones(4, 3))
