@@ -9,7 +9,7 @@ import yaml
 
 from hebbbench import registry
 from hebbbench.data import dataset_spec
-from hebbbench.plasticity.rule import SIGNALS
+from hebbbench.plasticity.rule import SIGNALS, STEP_SIGNALS
 from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import resolve
@@ -108,12 +108,13 @@ def rule_page(name: str) -> str:
         (key, getattr(field.annotation, "__name__", str(field.annotation)), field.default)
         for key, field in kind.model_fields.items()
     ]
+    known = STEP_SIGNALS if kind.shape == "step" else SIGNALS
     lines = [
         inspect.cleandoc((module.__doc__ if module else None) or kind.__doc__ or path.stem),
         "",
         "Signals",
         "",
-        table([(signal, SIGNALS[signal]) for signal in kind.signals], ["signal", "what it is"]),
+        table([(signal, known[signal]) for signal in kind.signals], ["signal", "what it is"]),
         "",
         "Hyper-parameters (a list gives one value a plastic layer)",
         "",

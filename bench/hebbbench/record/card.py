@@ -29,12 +29,12 @@ class Card(Strict):
     locality: the widest thing that changed an update (`LOCALITY`).
     learns: whether any update was different from zero.
     uses_labels: other labels gave another update of a hidden layer.
-    needs_backward_pass: autograd recorded the body or the rule; without it there is no update.
+    needs_backward_pass: a gradient goes from layer to layer, or the rule draws one from a graph it does not declare.
     transports_weights: later weights that leave every activity as it was still changed the update.
     needs_phases: the network ran forward more than once for one update.
     update_locked: the update was not there when the next layer began.
     sees_earlier_layers, sees_later_layers: their weights or activity changed the update, the layer's own input (and,
-        for earlier ones, its output) being held.
+        for earlier ones, its output) being held; null for earlier ones where a layer sees several inputs an update.
     couples_samples: what a sample adds to the update depends on the other samples of the batch.
     online_capable: with one sample at a time the update is finite, and zero only if it is so for a batch.
     activations_held: activities of a layer kept in memory for each layer of depth, at the end of the forward pass.
@@ -61,7 +61,10 @@ class Card(Strict):
         rows = [
             ("locality", f"{self.locality}: the update of a weight depends {LOCALITY[self.locality]}"),
             ("labels", "used" if self.uses_labels else "not used"),
-            ("backward pass", "needed" if self.needs_backward_pass else "not needed: runs with autograd disabled"),
+            (
+                "backward pass",
+                "needed" if self.needs_backward_pass else "not needed: no gradient goes from layer to layer",
+            ),
             ("weight transport", "yes: later weights steer the update" if self.transports_weights else "no"),
             ("phases", "more than one forward pass an update" if self.needs_phases else "one forward pass an update"),
             ("update-locked", "yes: waits for later layers" if self.update_locked else "no: there in the forward pass"),
