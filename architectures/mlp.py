@@ -8,15 +8,26 @@ from typing import ClassVar, Literal
 from torch import Tensor, nn
 
 
+class Triangle(nn.Module):
+    """relu(u − mean over units). Coates, Lee & Ng 2011."""
+
+    def forward(self, u: Tensor) -> Tensor:
+        return (u - u.mean(dim=1, keepdim=True)).relu()
+
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "triangle": Triangle}
+
+
 class MLP(nn.Module):
     """
     Args:
         input_shape: (channels, height, width); the input arrives flattened.
         classes: number of classes.
-        widths: units of each hidden layer.
+        widths: units of each hidden layer; a single number is one hidden layer.
         norm: before each hidden layer: batch (without affine), layer (without affine), or none.
-        activation: relu or tanh.
+        activation: relu, tanh, or triangle. What the next layer and the read-out see; a rule's own y is the rule's.
         dropout: before the read-out.
+        head_norm: before the read-out and its dropout: layer (without affine), or none.
     """
 
     layout: ClassVar[Literal["image", "flat"]] = "flat"
@@ -25,26 +36,31 @@ class MLP(nn.Module):
         self,
         input_shape: tuple[int, int, int],
         classes: int,
-        widths: tuple[int, ...] = (256, 256),
+        widths: tuple[int, ...] | int = (256, 256),
         norm: Literal["batch", "layer", "none"] = "batch",
-        activation: Literal["relu", "tanh"] = "relu",
+        activation: Literal["relu", "tanh", "triangle"] = "relu",
         dropout: float = 0.0,
+        head_norm: Literal["layer", "none"] = "none",
     ) -> None:
         super().__init__()
         features = input_shape[0] * input_shape[1] * input_shape[2]
         modules: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, units in enumerate(widths, start=1):
+        for i, units in enumerate((widths,) if isinstance(widths, int) else widths, start=1):
             if norm == "batch":
                 modules[f"norm{i}"] = nn.BatchNorm1d(features, affine=False)
             elif norm == "layer":
                 modules[f"norm{i}"] = nn.LayerNorm(features, elementwise_affine=False)
             linear = nn.Linear(features, units, bias=False)
-            nn.init.kaiming_normal_(linear.weight, nonlinearity=activation)
+            nn.init.kaiming_normal_(linear.weight, nonlinearity="tanh" if activation == "tanh" else "relu")
             modules[f"fc{i}"] = linear
-            modules[f"act{i}"] = nn.ReLU() if activation == "relu" else nn.Tanh()
+            modules[f"act{i}"] = ACTIVATIONS[activation]()
             features = units
         self.body = nn.Sequential(modules)
-        self.head = nn.Sequential(OrderedDict(dropout=nn.Dropout(dropout), linear=nn.Linear(features, classes)))
+        head: OrderedDict[str, nn.Module] = OrderedDict()
+        if head_norm == "layer":
+            head["norm"] = nn.LayerNorm(features, elementwise_affine=False)
+        head |= {"dropout": nn.Dropout(dropout), "linear": nn.Linear(features, classes)}
+        self.head = nn.Sequential(head)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))

@@ -307,9 +307,22 @@ def reference_liuson(
 ) -> Tensor:
     """Δw_k = mean over rows of s_k y*_k x, y* = softmax((relu(u) − ȳ)/τ)."""
     x, w = _floats(x_patches), _floats(weight)
+    return _liuson_term(x, w, fired(potentials(x, w), "relu"), temperature, mask, mean)
+
+
+def reference_liuson_triangle(
+    x_patches: Tensor, weight: Tensor, temperature: float, mean: list[float] | None = None
+) -> Tensor:
+    """The same with y = relu(u − mean of u over units), and the mask as it is meant."""
+    x, w = _floats(x_patches), _floats(weight)
+    centred = [[value - sum(row) / len(row) for value in row] for row in potentials(x, w)]
+    return _liuson_term(x, w, fired(centred, "relu"), temperature, "intended", mean)
+
+
+def _liuson_term(x: Rows, w: Rows, y: Rows, temperature: float, mask: str, mean: list[float] | None) -> Tensor:
     average = mean or [0.0] * len(w)
     a = []
-    for row in fired(potentials(x, w), "relu"):
+    for row in y:
         rival = softmax([value - average[k] for k, value in enumerate(row)], temperature)
         best = ranking(rival)[0]
         signed = []

@@ -309,3 +309,19 @@ def test_mlp_may_use_tanh():
     model = build("mlp", (1, 8, 8), widths=(7,), activation="tanh")
     assert isinstance(model.body.act1, nn.Tanh)
     assert model.body(batch(model, (1, 8, 8))).abs().max() < 1
+
+
+def test_a_single_width_is_one_hidden_layer_and_the_head_can_have_a_norm_of_its_own():
+    model = build("mlp", (1, 8, 8), widths=5, norm="layer", head_norm="layer", dropout=0.5)
+    assert [name for name, _ in model.body.named_children()] == ["norm1", "fc1", "act1"]
+    assert [name for name, _ in model.head.named_children()] == ["norm", "dropout", "linear"]
+    assert model.head.norm.normalized_shape == (5,)
+    assert not list(model.head.norm.parameters())
+
+
+def test_an_mlp_s_triangle_subtracts_the_mean_over_units():
+    model = build("mlp", (1, 8, 8), widths=6, norm="none", activation="triangle")
+    x = torch.randn(4, 64)
+    u = x @ model.body.fc1.weight.T
+    expected = torch.tensor([[max(0.0, float(v - row.mean())) for v in row] for row in u.detach()])
+    torch.testing.assert_close(model.body(x).detach(), expected)

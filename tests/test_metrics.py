@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from hebbbench.metrics.correlation import neuron_correlation
+from hebbbench.metrics.direction import cosine, sign_agreement
 from hebbbench.metrics.gini import gini, step_size
 from hebbbench.metrics.norms import weight_norms
 from hebbbench.metrics.rank import effective_rank
-from hebbbench.metrics.signs import sign_agreement
 from hebbbench.metrics.units import activation_dead, update_dead, weight_dead, win_dead
 
 
@@ -102,7 +102,7 @@ def test_neuron_correlation_is_the_mean_over_pairs_of_units(source):
     assert neuron_correlation(y[:, 4:]) is None
 
 
-# Norms and signs
+# Norms and directions
 
 
 def test_weight_norms_are_over_units():
@@ -115,3 +115,10 @@ def test_sign_agreement_leaves_zeros_out():
     descent = torch.tensor([0.5, 1.0, 1.0, 0.0, 2.0])
     assert sign_agreement(delta, descent) == pytest.approx(2 / 3)
     assert sign_agreement(delta, torch.zeros(5)) is None
+
+
+def test_cosine_is_over_all_entries_and_has_no_value_for_a_zero():
+    a, b = torch.tensor([[1.0, 2.0], [2.0, 0.0]]), torch.tensor([[2.0, 1.0], [0.0, 2.0]])
+    assert cosine(a, b) == pytest.approx(4 / 9)
+    assert cosine(a, -a) == -1.0
+    assert cosine(a, torch.zeros(2, 2)) is None

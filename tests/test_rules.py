@@ -59,6 +59,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("hebbnet", {"keep": "weight"}),
     ("liuson", {}),
     ("liuson", {"temperature": 0.5, "mask": "printed"}),
+    ("liuson_triangle", {}),
+    ("liuson_triangle", {"temperature": 0.5}),
     ("eghr", {}),
     ("eghr", {"target": 2.5}),
     ("ghl_fa", {}),
@@ -77,7 +79,7 @@ LAYERWISE = [name for name in registry.rule_names() if registry.rule(name).shape
 """Procedures for whole networks have their own: test_procedures.py."""
 
 STATES: dict[str, str] = {"kwta": "threshold", "bcm": "threshold", "hwta_bcm": "threshold"}
-STATES |= {"hebbnet": "mean", "liuson": "mean", "ghl_reward": "expected"}
+STATES |= {"hebbnet": "mean", "liuson": "mean", "liuson_triangle": "mean", "ghl_reward": "expected"}
 """Rules whose next step depends on steps before, and the tensor by which it does."""
 
 
@@ -552,7 +554,7 @@ def test_every_unit_of_linear_hebb_finds_the_first_component():
     torch.testing.assert_close((weight @ components[0]).abs(), torch.ones(3).double(), rtol=0, atol=1e-10)
 
 
-UNIT_NORM = ["hebb", "kwta", "hebbnet", "liuson"]
+UNIT_NORM = ["hebb", "kwta", "hebbnet", "liuson", "liuson_triangle"]
 
 
 @pytest.mark.parametrize("rule", LAYERWISE)

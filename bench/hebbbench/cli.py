@@ -81,6 +81,9 @@ def run(
     data_root: DataRoot = None,
     cache: Cache = None,
     force: Annotated[bool, typer.Option("--force", help="Run cells that are done already once more.")] = False,
+    diagnostics: Annotated[
+        bool, typer.Option("--diagnostics", help="Also record Gini, dead units, ranks, norms and alignments.")
+    ] = False,
 ) -> None:
     """Run rules under a protocol and keep one JSON file a cell.
 
@@ -97,7 +100,7 @@ def run(
     planned = cells(found, rules, parse_seeds(seed or ["0"], found), parse_axes(axis or [], found))
     for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
         check_cell(cell)
-    settings = Settings(device=device, data_root=data_root, cache=cache)
+    settings = Settings(device=device, data_root=data_root, cache=cache, diagnostics=diagnostics)
     out = reporter()
     done = []
     try:

@@ -136,6 +136,16 @@ class Probe(Strict):
     )
 
 
+class PublishedProbe(Strict):
+    """The read-out as a paper ran it (Adam): its best test accuracy over the epochs is recorded, and never ranked."""
+
+    epochs: PositiveInt
+    batch_size: PositiveInt
+    lr: PositiveFloat
+    dropout: Fraction = 0.0
+    layer_norm: bool = Field(False, description="each sample's features to zero mean and unit variance, first")
+
+
 class Budget(Strict):
     """The most a recipe may spend."""
 
@@ -162,6 +172,8 @@ class Published(Strict):
 
 
 TRAINING_FREE = tuple(Training.model_fields)
+ADDED = ("published_probe", "diagnostics")
+"""Fields younger than the first committed results: while they hold their default, they are no part of the hash."""
 HEADLINES = ("probe.test.accuracy", "end_to_end.test.accuracy")
 
 
@@ -184,6 +196,8 @@ class Protocol(Strict):
     precision: Literal["float32"] = "float32"
     seeds: list[NonNegativeInt] = Field(min_length=1)
     probe: Probe
+    published_probe: PublishedProbe | None = Field(None, description="a second read-out, for comparison with a paper")
+    diagnostics: bool = Field(False, description="every run records how it learns: Gini, dead units, ranks, alignment")
     headline: Literal["probe.test.accuracy", "end_to_end.test.accuracy"] = "probe.test.accuracy"
     chance: Fraction = Field(description="accuracy of guessing")
     controls: list[str] = ["bp", "random"]
@@ -236,7 +250,11 @@ class Protocol(Strict):
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides a number, as plain data."""
-        return self.model_dump(mode="json", exclude={"title", "description", "published", "controls"})
+        plain = self.model_dump(mode="json", exclude={"title", "description", "published", "controls"})
+        for name in ADDED:
+            if plain[name] == type(self).model_fields[name].default:
+                del plain[name]
+        return plain
 
     @property
     def hash(self) -> str:

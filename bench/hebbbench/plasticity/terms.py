@@ -48,8 +48,11 @@ def norm_rate(weight: Tensor, power: float) -> Tensor:
     return (norms.sub(1).abs() + 1e-10).pow(power)
 
 
-def activity(post: Tensor, kind: Literal["linear", "relu", "tanh"]) -> Tensor:
-    """y = f(u), the activity a rule takes for the postsynaptic factor, (B, out): u itself, relu(u) or tanh(u)."""
+def activity(post: Tensor, kind: Literal["linear", "relu", "tanh", "triangle"]) -> Tensor:
+    """y = f(u), the activity a rule takes for the postsynaptic factor, (B, out).
+
+    linear: u itself. relu, tanh: of u. triangle: relu(u − ū), ū the row's mean over units (Coates, Lee & Ng 2011).
+    """
     match kind:
         case "linear":
             return post
@@ -57,6 +60,8 @@ def activity(post: Tensor, kind: Literal["linear", "relu", "tanh"]) -> Tensor:
             return post.relu()
         case "tanh":
             return post.tanh()
+        case "triangle":
+            return (post - post.mean(dim=1, keepdim=True)).relu()
 
 
 def correlation(a: Tensor) -> Tensor:

@@ -13,6 +13,9 @@ from hebbbench.validation import Strict
 NUMERICS_VERSION = 1
 """Raised by hand whenever a change to the harness changes measured numbers; older results leave the board."""
 
+DIAGNOSTICS = "diagnostics."
+"""How the names of metrics and curves begin that a run has only if diagnostics are switched on."""
+
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 Status = Literal["ok", "diverged", "failed", "timeout"]
@@ -155,5 +158,8 @@ class Result(Strict):
         return self
 
     def measurement(self) -> dict[str, Any]:
-        """What must be bit-identical when the same cell runs again on the same machine."""
-        return self.model_dump(mode="json", include={"cell", "status", "metrics", "curves", "weights"})
+        """What must be bit-identical when the same cell runs again on the same machine, with diagnostics or without."""
+        plain = self.model_dump(mode="json", include={"cell", "status", "metrics", "curves", "weights"})
+        for part in ("metrics", "curves"):
+            plain[part] = {name: value for name, value in plain[part].items() if not name.startswith(DIAGNOSTICS)}
+        return plain

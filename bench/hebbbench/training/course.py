@@ -27,9 +27,12 @@ from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import peak_memory, reset_peak_memory
 from hebbbench.training.features import estimate_statistics, extract, statistics_kept
 from hebbbench.training.interrupt import StopRequest, stop_requests
-from hebbbench.training.learner import Learner, architecture_layout
-from hebbbench.training.loop import Diverged, Loop, State, restore
+from hebbbench.training.learner import Learner, architecture_layout, build_model
+from hebbbench.training.loop import Diverged, Loop, State, batches_per_epoch, restore, stages
+from hebbbench.training.observer import Observer
 from hebbbench.training.probe import Labelled, LinearProbe, fit, standardise
+from hebbbench.training.published import METRIC, PublishedReadout
+from hebbbench.training.witness import Witness
 
 PROBED_STEPS = 2
 """Steps run twice, before training, to see whether this machine repeats its bits."""
@@ -44,6 +47,7 @@ class Measured:
     probe_curve: list[tuple[float, float]] = field(default_factory=list)
     weights: str | None = None
     determinism: bool | None = None
+    observer: Observer | None = None
     state: State = field(default_factory=State)
     phase: str = "setup"
 
@@ -63,6 +67,7 @@ class Course:
         scratch: Path,
         reporter: Reporter,
         read_test: bool,
+        diagnostics: bool = False,
     ) -> None:
         self.cell = cell
         self.dataset = dataset
@@ -71,6 +76,7 @@ class Course:
         self.scratch = scratch
         self.reporter = reporter
         self.read_test = read_test
+        self.diagnostics = diagnostics
         self.stopped = False
         self.measured = Measured()
         train, validation = split_indices(dataset.train.labels, cell.work.data.validation)
@@ -121,7 +127,12 @@ class Course:
         measured.phase = "training"
         if self.cell.recipe.training.epochs:
             measured.determinism = self._repeats_bits(batches)
+        if self.diagnostics:
+            learner.observer = measured.observer = self._observer(learner)
         saved = self.checkpoint.load()
+        if saved is not None and self.diagnostics and saved["learner"].get("observer") is None:
+            self.reporter.say("  the checkpoint holds no diagnostics; training begins anew")
+            saved = None
         if saved is not None:
             measured.state = restore(saved, learner)
             self.reporter.say(f"  going on from the checkpoint at step {measured.state.step}")
@@ -138,6 +149,8 @@ class Course:
             validate,
         ).run()
         measured.weights = learner.digest()
+        if measured.observer is not None:
+            measured.metrics |= measured.observer.training_metrics(self.cell.recipe.training.epochs)
         measured.phase = "probe"
         self._probe(learner, batches, request, saved)
 
@@ -156,6 +169,9 @@ class Course:
             self.reporter.phase("extracting features", len(self.train_indices) + len(self.validation_indices))
             train = self._features(learner, batches, self.train_indices)
             validation = self._features(learner, batches, self.validation_indices)
+            if measured.observer is not None:
+                measured.metrics |= measured.observer.feature_metrics(validation.features, epochs)
+            published = self._published_readout(train)
             moments = standardise(train.features, validation.features) if spec.standardize else None
             probe = LinearProbe(spec, train.features.shape[1], self.dataset.classes, self.cell.seed, self.device)
             if saved is not None and saved["probe"] is not None:
@@ -176,6 +192,9 @@ class Course:
                 everything = torch.arange(len(test), device=self.device)
                 self.reporter.phase("test", len(test))
                 held_out = self._features(learner, test, everything)
+                if published is not None:
+                    value, epoch = published.best(held_out)
+                    measured.metrics[METRIC] = schema.Metric(value=value, split="test", epoch=epoch)
                 if moments is not None:
                     held_out.features.sub_(moments[0]).mul_(moments[1])
                 measured.accuracy("probe.test", probe.accuracy(held_out), spec.epochs)
@@ -191,6 +210,29 @@ class Course:
                 f"stopped after probe epoch {probe.epoch} of {probe.spec.epochs}. "
                 "Run the same command again to go on from there."
             )
+
+    def _published_readout(self, train: Labelled) -> PublishedReadout | None:
+        """The second read-out of a protocol that has one, trained; it reads the test split, so not while tuning."""
+        spec = self.cell.work.published_probe
+        if spec is None or not self.read_test:
+            return None
+        readout = PublishedReadout(spec, train, self.dataset.classes, self.cell.seed)
+        readout.fit(self.reporter)
+        return readout
+
+    def _observer(self, learner: Learner) -> Observer:
+        """Diagnostics of this learner; what it compares with is a network built once more from the same draws."""
+        training = self.cell.recipe.training
+        per_epoch = batches_per_epoch(len(self.train_indices), training.batch_size)
+        model = build_model(
+            self.cell.work.architecture.name,
+            self.cell.recipe.architecture,
+            self.dataset.shape,
+            self.dataset.classes,
+        )
+        return Observer(
+            learner, Witness(model, learner), stages(training, learner) * training.epochs * per_epoch, per_epoch
+        )
 
     def _learner(self) -> Learner:
         return Learner(self.cell, self.dataset.shape, self.dataset.classes, self.device)
@@ -245,6 +287,11 @@ class Course:
     ) -> schema.Result:
         cell, measured, state = self.cell, self.measured, self.measured.state
         points = dict(state.curves)
+        trained = state.seconds
+        if measured.observer is not None:
+            points |= measured.observer.curves
+            trained = max(0.0, trained - measured.observer.training_seconds)
+            self.reporter.say(f"  diagnostics took {measured.observer.seconds:.1f} s of {state.wall:.1f} s")
         if measured.probe_curve:
             points["probe.validation.accuracy"] = measured.probe_curve
         curves = {name: [[float(x), y] for x, y in pairs] for name, pairs in points.items()}
@@ -278,10 +325,10 @@ class Course:
             weights=measured.weights,
             cost=schema.Cost(
                 wall_seconds=state.wall,
-                train_seconds=state.seconds,
+                train_seconds=trained,
                 probe_seconds=state.probe_seconds,
-                step_seconds=state.seconds / state.step if state.step else None,
-                images_per_second=state.samples / state.seconds if state.seconds else None,
+                step_seconds=trained / state.step if state.step else None,
+                images_per_second=state.samples / trained if trained else None,
                 peak_memory_bytes=peak_memory(self.device),
                 steps=state.step,
                 samples_seen=state.samples,

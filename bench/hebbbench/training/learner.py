@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import math
 from contextlib import nullcontext
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,9 @@ from hebbbench.protocol import Init
 from hebbbench.recipe import Resolved
 from hebbbench.rng import derive, generator, torch_seeded
 from hebbbench.training import optimise
+
+if TYPE_CHECKING:
+    from hebbbench.training.observer import Observer
 
 Network = Any
 """An `nn.Module` with a `body`, a `head` and a `layout` (see architectures/); torch types no such thing."""
@@ -83,6 +86,7 @@ class Learner:
         self.annealing = recipe.training.annealing
         self.optimizers = self._optimizers(cell)
         self.draws = drops(self.model) or rule.feedback == "batchwise_sign"
+        self.observer: Observer | None = None
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
         # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
         self.stop_after_last = work.probe.statistics_samples > 0
@@ -135,6 +139,8 @@ class Learner:
             loss = self._end_to_end_pass(x, labels, only)
         else:
             self._local_pass(x, labels, only)
+        if self.observer is not None:
+            self.observer.see(number, x, labels)
         optimise.anneal(self.optimizers, self.annealing, done)
         for optimizer in self.optimizers:
             optimizer.step()
@@ -213,6 +219,7 @@ class Learner:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "rule": self.plasticity.state_dict(),
             **({"procedure": self.procedure.state} if self.procedure is not None else {}),
+            "observer": None if self.observer is None else self.observer.state_dict(),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -224,6 +231,8 @@ class Learner:
         if self.procedure is not None:
             for name, value in saved["procedure"].items():
                 self.procedure.state[name].copy_(value)
+        if self.observer is not None:
+            self.observer.load_state_dict(saved["observer"])
 
 
 def architecture_layout(name: str) -> Layout:

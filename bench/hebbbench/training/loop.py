@@ -97,8 +97,8 @@ class Loop:
         self.stop = stop
         self.reporter = reporter
         self.validate = validate
-        self.per_epoch = _batches_per_epoch(len(indices), training.batch_size)
-        self.stages = len(learner.plasticity.layers) if training.schedule == "layerwise" else 1
+        self.per_epoch = batches_per_epoch(len(indices), training.batch_size)
+        self.stages = stages(training, learner)
         self.total = self.stages * training.epochs * self.per_epoch
 
     def run(self) -> None:
@@ -197,7 +197,12 @@ class Loop:
             )
 
 
-def _batches_per_epoch(samples: int, size: int) -> int:
+def stages(training: Training, learner: Learner) -> int:
+    """How often the epochs are gone through: once, or once a plastic layer."""
+    return len(learner.plasticity.layers) if training.schedule == "layerwise" else 1
+
+
+def batches_per_epoch(samples: int, size: int) -> int:
     """Batches in an epoch. A last batch of one sample is left out: no statistic can be taken over it."""
     full, rest = divmod(samples, size)
     return full + (rest > 1)

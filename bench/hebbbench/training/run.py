@@ -25,12 +25,13 @@ from hebbbench.training.learner import Learner
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how cells run; nothing here may change a number."""
+    """Where and how cells run; nothing here may change a number. `diagnostics` adds some (see training/observer.py)."""
 
     device: str | None = None
     data_root: Path | None = None
     cache: Path | None = None
     checkpoint_seconds: float = 60.0
+    diagnostics: bool = False
 
 
 def run(
@@ -89,8 +90,9 @@ def run_cell(
         store.check_writable(results)
     dataset = load_with_progress(cell.work.data.dataset, settings, reporter)
     identity = cell.identity(dataset.identity)
+    diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
     if results is not None and not force:
-        done = finished(cell, identity, results)
+        done = finished(cell, identity, results, diagnostics)
         if done is not None:
             reporter.say("  done before; --force runs it again")
             return done
@@ -98,7 +100,8 @@ def run_cell(
     if force:
         checkpoint.remove()
     device = prepare_torch(settings.device)
-    course = Course(cell, dataset, checkpoint, device, resolve_cache(settings.cache) / "scratch", reporter, read_test)
+    scratch = resolve_cache(settings.cache) / "scratch"
+    course = Course(cell, dataset, checkpoint, device, scratch, reporter, read_test, diagnostics)
     try:
         result = course.result(identity)
     finally:
@@ -121,12 +124,18 @@ def check_cell(cell: Cell) -> None:
     Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
 
 
-def finished(cell: Cell, identity: str, results: Path) -> schema.Result | None:
-    """The cell's result in `results`, if it stands for this very cell. A failed one does not count: it runs again."""
+def finished(cell: Cell, identity: str, results: Path, diagnostics: bool = False) -> schema.Result | None:
+    """The cell's result in `results`, if it stands for this very cell. A failed one does not count: it runs again.
+
+    Args:
+        diagnostics: whether a result without them counts as unfinished.
+    """
     path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
     if not path.exists():
         return None
     result = store.load(path)
+    if diagnostics and not any(name.startswith(schema.DIAGNOSTICS) for name in (*result.metrics, *result.curves)):
+        return None
     return result if result.cell == identity and result.status in ("ok", "diverged") else None
 
 

@@ -1,9 +1,16 @@
-"""Whether an update goes the way the gradient would."""
+"""Whether two changes of one weight go the same way."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+
+def cosine(a: Tensor, b: Tensor) -> float | None:
+    """cos(a, b) = ⟨a, b⟩ / (‖a‖ ‖b‖) over all entries of two tensors of one shape, in float64; None if one is 0."""
+    x, y = a.detach().double().flatten(), b.detach().double().flatten()
+    norms = x.norm() * y.norm()
+    return None if norms == 0 else (x @ y / norms).clamp(-1, 1).item()
 
 
 def sign_agreement(delta: Tensor, descent: Tensor) -> float | None:

@@ -1,0 +1,55 @@
+"""The read-out as a paper ran it, beside the protocol's own: best test accuracy, chosen with the test split in hand.
+
+A number to lay beside the paper's and nothing else. It ranks nothing and no recipe is searched with it.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from hebbbench.progress import Reporter
+from hebbbench.protocol import Probe, PublishedProbe
+from hebbbench.training.probe import Labelled, LinearProbe
+
+METRIC = "probe.published_protocol.test.max"
+
+
+class PublishedReadout:
+    """Trains the published read-out, keeps it as it was after every epoch, and scores all of them when it may."""
+
+    def __init__(self, spec: PublishedProbe, train: Labelled, classes: int, seed: int) -> None:
+        self.spec = spec
+        probe = Probe(
+            epochs=spec.epochs,
+            batch_size=spec.batch_size,
+            lr=spec.lr,
+            dropout=spec.dropout,
+            halve_at=[],
+            standardize=False,
+            statistics_samples=0,
+        )
+        self.probe = LinearProbe(probe, train.features.shape[1], classes, seed, train.labels.device)
+        self.train = Labelled(self._normalised(train.features), train.labels)
+        self.epochs: list[dict[str, Tensor]] = []
+
+    def fit(self, reporter: Reporter) -> None:
+        """Train for all epochs."""
+        reporter.phase("published read-out", self.spec.epochs)
+        while self.probe.epoch < self.spec.epochs:
+            self.probe.train_epoch(self.train)
+            self.epochs.append({name: value.clone() for name, value in self.probe.linear.state_dict().items()})
+            reporter.advance()
+        del self.train
+
+    def best(self, test: Labelled) -> tuple[float, int]:
+        """The largest accuracy on the test split over the epochs, and its epoch (the first of equals)."""
+        held_out = Labelled(self._normalised(test.features), test.labels)
+        scores = []
+        for state in self.epochs:
+            self.probe.linear.load_state_dict(state)
+            scores.append(self.probe.accuracy(held_out))
+        return max(scores), scores.index(max(scores)) + 1
+
+    def _normalised(self, features: Tensor) -> Tensor:
+        return F.layer_norm(features, features.shape[1:]) if self.spec.layer_norm else features
