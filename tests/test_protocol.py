@@ -144,7 +144,7 @@ def test_a_missing_key_is_named(key):
         ("budget.epochs", "ten"),
         ("axes.norm.values", []),
         ("published.0.value", 97.0),
-        ("precision", "bfloat16"),
+        ("precision", "float16"),
         ("headline", "accuracy"),
         ("seeds", []),
         ("seeds", [-1]),

@@ -193,7 +193,10 @@ class Protocol(Strict):
     training: Training
     free: list[str] = []
     budget: Budget
-    precision: Literal["float32"] = "float32"
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32",
+        description="of products while training; with bfloat16, weights, competition, sums and scoring stay float32",
+    )
     seeds: list[NonNegativeInt] = Field(min_length=1)
     probe: Probe
     published_probe: PublishedProbe | None = Field(None, description="a second read-out, for comparison with a paper")

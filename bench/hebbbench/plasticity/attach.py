@@ -79,7 +79,8 @@ class PlasticLayer:
             late["grad"] = weight_rows(late["grad"])
         signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
         signals |= late
-        delta = self.rule.delta(**{name: signals[name] for name in self.rule.signals})
+        with torch.autocast(self.module.weight.device.type, enabled=False):
+            delta = self.rule.delta(**{name: signals[name] for name in self.rule.signals})
         self._let_go()
         weight = self.module.weight
         expected = self.weight.shape

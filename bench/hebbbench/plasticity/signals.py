@@ -42,21 +42,31 @@ class Pre(Protocol):
 
 
 class LinearPre:
-    """The input of a linear layer."""
+    """The input of a linear layer.
 
-    def __init__(self, x: Tensor) -> None:
-        self.rows = x.reshape(-1, x.shape[-1])
+    Args:
+        x: as the layer's product saw it, (…, in); its precision is that of `outer`'s product.
+        dtype: of everything else; that of `x` if None.
+    """
+
+    def __init__(self, x: Tensor, dtype: torch.dtype | None = None) -> None:
+        self._x = x.reshape(-1, x.shape[-1])
+        self._dtype = dtype or x.dtype
+
+    @property
+    def rows(self) -> Tensor:
+        return self._x.to(self._dtype)
 
     @property
     def count(self) -> int:
-        return self.rows.shape[0]
+        return self._x.shape[0]
 
     @property
     def squared_norm(self) -> Tensor:
         return self.rows.square().sum(1)
 
     def outer(self, a: Tensor) -> Tensor:
-        return (a.T @ self.rows).div_(self.count)
+        return (a.T.to(self._x.dtype) @ self._x).to(a.dtype).div_(self.count)
 
 
 class ConvPre:
@@ -93,12 +103,13 @@ class ConvPre:
         channels = x.shape[1]
         samples, columns, positions = patches.shape
         patches = patches.view(samples, channels, columns // channels, positions)
-        return patches.permute(0, 3, 2, 1).reshape(self.count, -1)
+        return patches.permute(0, 3, 2, 1).reshape(self.count, -1).to(layer.weight.dtype)
 
     @property
     def squared_norm(self) -> Tensor:
         x, padding = self._padded()
         layer = self._layer
+        x = x.to(layer.weight.dtype)
         box = x.new_ones(1, 1, *_pair(layer.kernel_size))
         energy = x.square().sum(1, keepdim=True)
         summed = F.conv2d(energy, box, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation))
@@ -106,12 +117,12 @@ class ConvPre:
 
     def outer(self, a: Tensor) -> Tensor:
         x, padding = self._padded()
-        upstream = a.view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
+        upstream = a.to(x.dtype).view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
         layer = self._layer
         gradient = conv2d_weight(
             x, layer.weight.shape, upstream, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation)
         )
-        return weight_rows(gradient).div_(self.count)
+        return weight_rows(gradient).to(a.dtype).div_(self.count)
 
 
 def weight_rows(weight: Tensor) -> Tensor:
@@ -128,17 +139,21 @@ def weight_like(rows: Tensor, weight: Tensor) -> Tensor:
 
 
 def post_rows(output: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
-    """A layer's potential w x as rows (B, out): a view of its output, less the bias where it has one."""
+    """A layer's potential w x as rows (B, out), in the weight's precision, less the bias where it has one.
+
+    A view of the output where that has the weight's precision already.
+    """
     rows = output.permute(0, 2, 3, 1) if isinstance(layer, nn.Conv2d) else output
-    rows = rows.reshape(-1, rows.shape[-1])
+    rows = rows.reshape(-1, rows.shape[-1]).to(layer.weight.dtype)
     return rows if layer.bias is None else rows - layer.bias.detach()
 
 
-def pre_of(x: Tensor, output: Tensor, layer: nn.Module) -> Pre:
-    """The presynaptic activity of a layer that turned `x` into `output`."""
+def pre_of(x: Tensor, output: Tensor, layer: nn.Linear | nn.Conv2d) -> Pre:
+    """The presynaptic activity of a layer that turned `x` into `output`, in the precision in which it did."""
+    x = x.to(output.dtype)
     if isinstance(layer, nn.Conv2d):
         return ConvPre(x, layer, output.shape)
-    return LinearPre(x)
+    return LinearPre(x, layer.weight.dtype)
 
 
 def check_layer(name: str, layer: nn.Module) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -83,6 +83,12 @@ class Learner:
         self.procedure = self._procedure(rule, recipe) if rule.shape == "step" else None
         self.seed = cell.seed
         self.device = device
+        self.mixed = work.precision == "bfloat16"
+        if self.mixed and self.procedure is not None:
+            raise ProtocolError(
+                f"precision = 'bfloat16': rule {rule.__name__} settles in many small steps, which bfloat16 would round "
+                "away. Run it under a protocol in float32."
+            )
         self.annealing = recipe.training.annealing
         self.optimizers = self._optimizers(cell)
         self.draws = drops(self.model) or rule.feedback == "batchwise_sign"
@@ -150,18 +156,24 @@ class Learner:
     def _end_to_end_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor:
         needs_gradient = self.plasticity.moment == "backward"
         with self.plasticity.learning(labels, x, only):
-            with nullcontext() if needs_gradient else torch.no_grad():
-                features = self.model.body(x)
-            logits = self.model.head(features)
-            loss = F.cross_entropy(logits, labels)
+            with self._precision():
+                with nullcontext() if needs_gradient else torch.no_grad():
+                    features = self.model.body(x)
+                logits = self.model.head(features).float() if self.mixed else self.model.head(features)
+                loss = F.cross_entropy(logits, labels)
             if self.plasticity.wants_error:
                 self.plasticity.on_error(logits.detach().softmax(1) - F.one_hot(labels, logits.shape[1]))
             loss.backward()
         return loss.detach()
 
     def _local_pass(self, x: Tensor, labels: Tensor, only: int | None) -> None:
-        with torch.no_grad(), self.plasticity.learning(labels, x, only, self.stop_after_last or only is not None):
+        stop = self.stop_after_last or only is not None
+        with torch.no_grad(), self.plasticity.learning(labels, x, only, stop), self._precision():
             self.model.body(x)
+
+    def _precision(self) -> AbstractContextManager[Any]:
+        """Products in bfloat16 where the protocol says so; weights, competition and sums stay in float32."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext()
 
     def _train_mode(self, only: int | None) -> None:
         """Normalisation layers in front of a frozen layer use their running statistics."""

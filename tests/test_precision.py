@@ -1,0 +1,98 @@
+"""Products in bfloat16: what a rule sees stays float32, and the update is close to the exact one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from hebbbench import Rule, registry
+from hebbbench.cell import cells
+from hebbbench.errors import ProtocolError
+from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.signals import pre_of
+from hebbbench.protocol import Protocol
+from hebbbench.training.learner import Learner
+
+DEVICE = torch.device("cpu")
+
+
+def protocol(name: str, **changes: Any) -> Protocol:
+    return Protocol.model_validate({**registry.protocol(name).model_dump(mode="json"), **changes})
+
+
+def learner(name: str, rule: str, precision: str) -> Learner:
+    (cell,) = cells(protocol(name, precision=precision), [rule], [0], {})
+    return Learner(cell, (8, 8, 1), 10, DEVICE)
+
+
+def batch(name: str) -> tuple[Tensor, Tensor]:
+    source = torch.Generator().manual_seed(0)
+    images = torch.randn(32, 1, 8, 8, generator=source)
+    return (images if "deephebb" in name else images.flatten(1)), torch.arange(32) % 10
+
+
+class Watch(Rule):
+    def delta(self, pre: Any, post: Tensor, weight: Tensor) -> Tensor:
+        assert (post.dtype, weight.dtype, pre.rows.dtype, pre.squared_norm.dtype) == (torch.float32,) * 4
+        assert not torch.is_autocast_enabled("cpu")
+        update: Tensor = pre.outer(post)
+        assert update.dtype == torch.float32
+        return update
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(6, 4), nn.Conv2d(2, 4, 3, padding=1)], ids=["linear", "conv"])
+def test_a_rule_sees_float32_whatever_the_products_are_in(layer):
+    model = nn.Sequential(layer)
+    x = torch.randn(5, 6) if isinstance(layer, nn.Linear) else torch.randn(2, 2, 5, 5)
+    plasticity = Plasticity(model, ["0"], Watch, {})
+    with torch.no_grad(), plasticity.learning(torch.zeros(len(x)).long()), torch.autocast("cpu", torch.bfloat16):
+        assert model(x).dtype == torch.bfloat16
+    assert layer.weight.grad is not None
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(60, 16), nn.Conv2d(8, 16, 3, padding=1)], ids=["linear", "conv"])
+def test_the_outer_product_in_bfloat16_is_close(layer):
+    source = torch.Generator().manual_seed(1)
+    linear = isinstance(layer, nn.Linear)
+    x = torch.randn(*((64, 60) if linear else (8, 8, 8, 8)), generator=source)
+    u = layer(x).detach()
+    a = F.softmax(torch.randn(u.numel() // 16, 16, generator=source), dim=1)
+    exact = pre_of(x, u, layer).outer(a)
+    mixed = pre_of(x, u.bfloat16(), layer).outer(a)
+    assert 0 < (mixed - exact).abs().max() <= 1e-2 * exact.abs().max()
+
+
+@pytest.mark.parametrize("name", ["digits-mlp", "digits-deephebb"])
+@pytest.mark.parametrize("rule", ["bp", "softhebb", "oja"])
+def test_a_step_in_bfloat16_is_close_to_one_in_float32(name, rule):
+    steps = {}
+    for precision in ("float32", "bfloat16"):
+        own = learner(name, rule, precision)
+        before = [weight.detach().clone() for weight in own.plasticity.weights()]
+        own.step(*batch(name), 0, 0.0)
+        after = own.plasticity.weights()
+        assert all(weight.dtype == torch.float32 for weight in after)
+        steps[precision] = torch.cat([(new - old).detach().flatten() for new, old in zip(after, before, strict=True)])
+    similarity = F.cosine_similarity(steps["float32"], steps["bfloat16"], dim=0).item()
+    assert 0.99 < similarity < 1
+
+
+def test_precision_is_part_of_a_protocols_identity():
+    assert protocol("digits-mlp").hash == registry.protocol("digits-mlp").hash
+    assert protocol("digits-mlp", precision="bfloat16").hash != registry.protocol("digits-mlp").hash
+
+
+def test_a_procedure_that_settles_is_refused_in_bfloat16():
+    with pytest.raises(ProtocolError, match=r"precision = 'bfloat16': rule PredictiveCoding .* in float32"):
+        learner("digits-mlp", "pc", "bfloat16")
+
+
+def test_scoring_stays_in_float32():
+    own = learner("digits-mlp", "bp", "bfloat16")
+    x, _ = batch("digits-mlp")
+    assert own.features(x).dtype == torch.float32
+    assert torch.equal(own.logits(x), own.model.eval()(x))
