@@ -11,10 +11,27 @@ from hebbbench.plan import KnownRule, Sources
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, resolve
 from hebbbench.record import store
+from hebbbench.record.card import Card
 from hebbbench.record.schema import Result
 
 DATA_DIGEST = hashlib.sha256(b"samples").hexdigest()
 SEEDS = [0, 1, 2, 3, 4]
+
+CARD = Card(
+    locality="layer",
+    learns=True,
+    uses_labels=False,
+    needs_backward_pass=False,
+    transports_weights=False,
+    needs_phases=False,
+    update_locked=False,
+    sees_earlier_layers=False,
+    sees_later_layers=False,
+    couples_samples=True,
+    online_capable=True,
+    activations_held=0.0,
+    memory_grows_with_depth=False,
+)
 
 
 def code(rule: str) -> str:

@@ -112,8 +112,16 @@ class Lab:
         return sorted((self.cache / "checkpoints").glob("*"))
 
 
+@pytest.fixture(scope="session")
+def measured_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of cards for all tests: each rule's is measured once in a session."""
+    return tmp_path_factory.mktemp("cards")
+
+
 @pytest.fixture
-def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, measured_cards: Path) -> Lab:
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache" / "cards").symlink_to(measured_cards)
     monkeypatch.setenv("HEBBBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("HEBBBENCH_DATA", raising=False)
     monkeypatch.delenv("HEBBBENCH_RESULTS", raising=False)

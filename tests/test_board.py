@@ -9,10 +9,12 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from board_fixtures import (
+    CARD,
     DIGITS,
     PROTOCOLS,
     RECIPES,
@@ -29,6 +31,8 @@ from hebbbench import board, registry
 from hebbbench.board.rows import Row, Table, tables
 from hebbbench.errors import UnknownNameError
 from hebbbench.plan import Sources
+from hebbbench.record.card import BADGES, LOCALITY
+from hebbbench.record.schema import Result
 
 ROW = re.compile(r"^\| *(?P<tier>\S+) *\| \[(?P<rule>[\w-]+)\]\((?P<folder>[^)]+)\) *\| (?P<cells>.*) \|$")
 
@@ -169,6 +173,59 @@ def test_signals_in_plain_words(full: Sources) -> None:
     assert (words["bp"], words["softhebb"], words["supervised"], words["random"]) == (
         "gradient", "local", "labels", "nothing"
     )  # fmt: skip
+
+
+def carded(result: Result, **changes: Any) -> Result:
+    return result.model_copy(update={"card": CARD.model_copy(update=changes)})
+
+
+def test_a_card_in_one_result_is_the_plausibility_of_that_code_everywhere(full: Sources) -> None:
+    store_all([carded(make_result(WIDTHS, "softhebb", 0, 0.95, {"width": 64}))], full.root)
+    sources = make_sources(full.root)
+    carrying = {
+        (table.protocol.name, row.rule)
+        for table in tables(sources, board.sift(sources))
+        for row in table.rows
+        if row.card is not None
+    }
+    assert carrying == {("digits", "softhebb"), ("widths", "softhebb")}
+    text = board.render(sources).partition("\n## digits")[2]
+    lines = {line.split("[", 1)[1].split("]")[0]: line for line in text.splitlines() if "](results/digits/" in line}
+    assert "| layer O " in lines["softhebb"]
+    assert " local " not in lines["softhebb"]
+    assert " local " in lines["oja"]
+    assert " gradient " in lines["bp"]
+
+
+def test_a_board_without_cards_shows_the_signals_alone(full: Sources) -> None:
+    header = next(line for line in board.render(full).splitlines() if line.startswith("| tier"))
+    assert "signals" in header
+    assert "plausibility" not in header
+
+
+def test_a_card_of_other_code_does_not_count(full: Sources) -> None:
+    other = make_result(DIGITS, "oja", 0, 0.8, rule={"name": "oja", "source_hash": code("old"), "signals": ["pre"]})
+    store_all([carded(other)], full.root)
+    assert row_of(make_sources(full.root), "oja").card is None
+
+
+def test_where_cards_differ_the_newest_probes_count_then_the_most_results(full: Sources) -> None:
+    cards = [{"version": 2, "locality": "unit"}, {"version": 2, "locality": "unit"}, {"version": 2}, {}, {}]
+    results = [carded(make_result(DIGITS, "oja", seed, 0.8), **changes) for seed, changes in enumerate(cards)]
+    for order in (results, results[::-1]):
+        store_all(order, full.root)
+        card = row_of(make_sources(full.root), "oja").card
+        assert card is not None
+        assert (card.version, card.locality) == (2, "unit")
+
+
+def test_every_badge_is_explained_once(full: Sources) -> None:
+    legend = board.render(full).partition("## The columns")[2].partition("\n## ")[0]
+    words = " ".join(legend.split())
+    for badge in BADGES:
+        assert words.count(f"**{badge.letter}** {badge.word}:") == 1
+    for place in LOCALITY:
+        assert words.count(f"*{place}*:") == 1
 
 
 def test_published_numbers_never_rank(full: Sources) -> None:

@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+import hebbbench
 from conftest import At, Lab
-from hebbbench import cli, registry
+from hebbbench import cards, checks, cli, registry
+from hebbbench.checks import Card, badges
 from hebbbench.record import store
 from hebbbench.training import course
 
@@ -213,6 +215,84 @@ def test_an_interruption_outside_training_says_so_and_exits_with_130(lab, call, 
     assert "hebbbench: stopped" in err
 
 
+# The card
+
+
+def test_a_result_holds_the_rules_card_and_its_numbers_do_not_depend_on_it(lab, call, monkeypatch):
+    measured = []
+    original = checks.measured_card
+
+    def spy(rule: str) -> Card:
+        measured.append(rule)
+        return original(rule)
+
+    monkeypatch.setattr(checks, "measured_card", spy)
+    gradient = lab.rule("gradient", "grad: return -grad * (1 + 1e-7)")
+    tiny = lab.protocol(changes={"name": "tiny"})
+    bare = [lab.run(lab.cell(gradient, tiny, seed)) for seed in (0, 1)]
+    code, out, err = call("run", "-p", lab.protocol_file(), "-r", gradient, "-s", "0-1")
+    assert (code, err, measured) == (0, "", [gradient])
+    results = [store.load(lab.root / "runs" / "tiny" / "gradient" / f"seed-{seed}.json") for seed in (0, 1)]
+    assert [result.measurement() for result in results] == [result.measurement() for result in bare]
+    assert [badges(result.card) for result in results] == [badges(cards.card("bp"))] * 2
+    assert [result.card for result in bare] == [None, None]
+    assert "warning" not in out
+
+
+@pytest.mark.parametrize(
+    ("delta", "why"),
+    [
+        ("weight: return torch.randn_like(weight) * next(COUNT)", "the same two steps, run again, gave another update"),
+        ("weight: return weight * (1 / (len(weight) - 40))", "ZeroDivisionError"),
+    ],
+)
+def test_a_card_that_cannot_be_measured_costs_a_line_and_not_the_result(lab, call, delta, why):
+    path = Path(lab.rule("odd", delta))
+    path.write_text(
+        path.read_text().replace("import torch\n", "import torch\nimport itertools\nCOUNT = itertools.count(1)\n")
+    )
+    code, out, err = call("run", "-p", lab.protocol_file(), "-r", path)
+    assert (code, err) == (0, "")
+    assert re.search(rf"^  warning: no card can be measured of rule .*: {why}", out, flags=re.MULTILINE)
+    result = store.load(lab.root / "runs" / "tiny" / "odd" / "seed-0.json")
+    assert (result.status, result.card) == ("ok", None)
+
+
+def test_a_stop_while_the_card_is_measured_keeps_the_result(lab, call, trained, monkeypatch):
+    def interrupt(rule: str) -> Card:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checks, "measured_card", interrupt)
+    arguments = ("run", "-p", lab.protocol_file(), "-r", lab.rule("mine", "grad: return -grad * 0.5"))
+    assert call(*arguments)[0] == 130
+    assert stored(lab.root / "runs") == ["tiny/mine/seed-0.json"]
+    assert lab.checkpoints() == []
+    assert call(*arguments)[0] == 0
+    assert trained == ["mine 0"]
+
+
+def test_a_rule_edited_while_its_cell_ran_leaves_no_card(lab, call, monkeypatch):
+    path = Path(lab.rule("mine", "grad: return -grad"))
+    result = course.Course.result
+
+    def edited(self, identity):
+        found = result(self, identity)
+        path.write_text(path.read_text().replace("-grad", "-2 * grad"))
+        return found
+
+    monkeypatch.setattr(course.Course, "result", edited)
+    code, out, _ = call("run", "-p", lab.protocol_file(), "-r", path)
+    assert code == 0
+    assert "warning: the file of rule" in out
+    assert store.load(lab.root / "runs" / "tiny" / "mine" / "seed-0.json").card is None
+
+
+def test_the_library_measures_the_card_too(lab):
+    result = hebbbench.run(lab.protocol(), "oja", results=lab.results)
+    assert result.card == cards.card("oja")
+    assert store.load(lab.results / "digits-mlp" / "oja" / "seed-0.json") == result
+
+
 # Mistakes
 
 
@@ -322,12 +402,10 @@ def test_help_does_not_import_torch():
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize(
-    "command", ["list protocols", "list rules", "list architectures", "list datasets", "data status"]
-)
+@pytest.mark.parametrize("command", ["list protocols", "list architectures", "list datasets", "data status"])
 def test_lists_have_a_line_for_each(call, command):
     names = {
-        "list protocols": registry.protocol_names(), "list rules": registry.rule_names(),
+        "list protocols": registry.protocol_names(),
         "list architectures": registry.architecture_names(),
     }.get(command, ["digits", "mnist", "cifar10", "cifar100"])  # fmt: skip
     code, out, err = call(*command.split())
@@ -343,6 +421,7 @@ def test_every_rule_can_be_shown(call, name):
     assert "Δw" in out
     assert registry.rule_source_hash(name) in out
     assert all(signal in out for signal in registry.rule(name).signals)
+    assert cards.card(name).text() in out
 
 
 @pytest.mark.parametrize("name", registry.protocol_names())
@@ -361,6 +440,13 @@ def test_a_rule_in_a_file_can_be_shown(lab, call):
     assert code == 0
     assert "Made by a test." in out
     assert re.search(r"tau +float +2\.5", out)
+    assert re.search(r"labels +used", out)
+
+
+def test_a_rule_whose_card_cannot_be_measured_is_shown_with_the_reason(lab, call):
+    code, out, _ = call("show", "rule", lab.rule("wild", "weight: return torch.randn_like(weight) * float('inf')"))
+    assert code == 0
+    assert re.search(r"Plausibility, not measured\n  no card can be measured of rule .*wild\.py'", out)
 
 
 @pytest.mark.parametrize("kind", ["protocol", "recipes", "result"])

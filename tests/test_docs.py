@@ -112,8 +112,10 @@ def run(line: str, folder: Path, cache: Path) -> str:
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory, measured_cards) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "cards").symlink_to(measured_cards)
+    return folder
 
 
 def write_files(page: Path, folder: Path) -> None:

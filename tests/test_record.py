@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from board_fixtures import DIGITS, WIDTHS, make_result
+from board_fixtures import CARD, DIGITS, WIDTHS, make_result
 from hebbbench.errors import ResultError
 from hebbbench.record import store
+from hebbbench.record.card import BADGES, badges, letters
 from hebbbench.record.schema import Metric, Result
 from hebbbench.schemas import schema_text
 from hebbbench.validation import canonical_json, digest
@@ -119,6 +120,36 @@ def test_the_measurement_leaves_out_when_and_where(result):
     assert later != result
     assert later.measurement() == result.measurement()
     assert set(result.measurement()) == {"cell", "status", "metrics", "curves", "weights"}
+
+
+GLOBAL = CARD.model_copy(
+    update={"locality": "global", "uses_labels": True, "needs_backward_pass": True, "update_locked": True}
+)
+
+
+def test_a_card_is_kept_and_is_no_part_of_the_measurement(result, tmp_path):
+    carded = result.model_copy(update={"card": CARD})
+    loaded = store.load(store.save(carded, tmp_path))
+    assert loaded == carded
+    assert loaded.card == CARD
+    assert carded.measurement() == result.measurement()
+
+
+def test_a_result_without_a_card_says_nothing_of_it(result, tmp_path):
+    assert result.card is None
+    assert '"card"' not in store.to_text(result)
+    path = store.save(result, tmp_path)
+    path.write_text(path.read_text().replace('"cell"', '"card": null,\n  "cell"'))
+    (item,) = store.scan(tmp_path)
+    assert "not in canonical form" in (item.problem or "")
+
+
+def test_the_badges_of_a_card_in_words_and_in_letters():
+    assert badges(GLOBAL) == ["global", "labels", "backward pass", "update-locked", "online"]
+    assert (letters(GLOBAL), letters(GLOBAL, "·")) == ("LBUO", "LB··UO")
+    still = GLOBAL.model_copy(update={"learns": False})
+    assert badges(still) == ["no learning", "labels", "backward pass", "update-locked"]
+    assert len({badge.letter for badge in BADGES}) == len(BADGES)
 
 
 def test_a_digest_depends_on_the_content_not_on_the_order_of_keys():

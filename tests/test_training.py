@@ -9,11 +9,11 @@ import pytest
 import torch
 
 from conftest import At, Lab
+from hebbbench.api import run
 from hebbbench.data.dataset import Dataset
 from hebbbench.record import environment
 from hebbbench.training import course
 from hebbbench.training.loop import CHECK_EVERY
-from hebbbench.training.run import run
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
 RESIDUAL = {

@@ -37,7 +37,7 @@ _PUBLIC = {
     "norm_rate": "hebbbench.plasticity.terms",
     "permuted": "hebbbench.plasticity.terms",
     "resampled": "hebbbench.plasticity.terms",
-    "run": "hebbbench.training.run",
+    "run": "hebbbench.api",
     "soft_wta": "hebbbench.plasticity.competition",
     "standardized": "hebbbench.plasticity.constraint",
     "uniform": "hebbbench.plasticity.terms",
@@ -47,6 +47,7 @@ _PUBLIC = {
 __all__ = sorted([*_PUBLIC, "__version__"])
 
 if TYPE_CHECKING:
+    from hebbbench.api import run as run
     from hebbbench.errors import HebbBenchError as HebbBenchError
     from hebbbench.plasticity.chain import Block as Block
     from hebbbench.plasticity.chain import Chain as Chain
@@ -70,7 +71,6 @@ if TYPE_CHECKING:
     from hebbbench.plasticity.terms import uniform as uniform
     from hebbbench.protocol import Protocol as Protocol
     from hebbbench.record.schema import Result as Result
-    from hebbbench.training.run import run as run
 
 
 def __getattr__(name: str) -> Any:

@@ -89,7 +89,10 @@ def run(
 
     A finished cell is not run twice, an interrupted one goes on where it stopped. Seed 0 if no seed is given.
     """
+    from functools import partial
+
     from hebbbench import registry
+    from hebbbench.cards import card_of_cell
     from hebbbench.cell import cells, parse_axes, parse_seeds
     from hebbbench.progress import reporter
     from hebbbench.report import summary
@@ -106,7 +109,8 @@ def run(
     try:
         for number, cell in enumerate(planned, start=1):
             out.say(f"[{number}/{len(planned)}] {cell}")
-            done.append(run_cell(cell, results, settings, out, force=force))
+            card = partial(card_of_cell, cell, cache, out.say)
+            done.append(run_cell(cell, results, settings, out, force=force, card=card))
             if done[-1].status != "ok":
                 out.say(f"  {done[-1].status}: {done[-1].reason}")
     except KeyboardInterrupt as error:
@@ -199,13 +203,12 @@ def list_protocols() -> None:
 
 
 @list_app.command("rules")
-def list_rules() -> None:
-    """Every rule, one line each."""
-    from hebbbench.registry import recipes, rule_names, summary
-    from hebbbench.report import table
+def list_rules(cache: Cache = None) -> None:
+    """Every rule, one line each: what it is, its source, and the badges of its measured plausibility."""
+    from hebbbench import catalogue
+    from hebbbench.progress import reporter
 
-    rows = [(name, summary(name), len(recipes(name))) for name in rule_names()]
-    print(table(rows, ["rule", "what it is", "recipes"]))
+    print(catalogue.page(catalogue.rules(cache, lambda: reporter(stderr=True))))
 
 
 @list_app.command("architectures")
@@ -233,11 +236,11 @@ def show_protocol(name: str) -> None:
 
 
 @show_app.command("rule")
-def show_rule(name: str) -> None:
-    """A rule: its equation, the signals it sees, its hyper-parameters and recipes."""
+def show_rule(name: str, cache: Cache = None) -> None:
+    """A rule: its equation, the signals it sees, its measured plausibility, its hyper-parameters and recipes."""
     from hebbbench.show import rule_page
 
-    print(rule_page(name))
+    print(rule_page(name, cache))
 
 
 @app.command()

@@ -65,8 +65,9 @@ class Silent:
 class Plain:
     """Lines without control characters: one when a phase begins, one every `interval` seconds, one when it ends."""
 
-    def __init__(self, interval: float = 15.0) -> None:
+    def __init__(self, interval: float = 15.0, stderr: bool = False) -> None:
         self._interval = interval
+        self._stderr = stderr
         self._name = ""
         self._total = self._done = self._began = 0
         self._start = self._last = 0.0
@@ -87,7 +88,7 @@ class Plain:
             self._line(f"{self._done}/{self._total}, {duration(left)} left")
 
     def say(self, text: str) -> None:
-        print(text, flush=True)
+        print(text, file=sys.stderr if self._stderr else sys.stdout, flush=True)
 
     def end(self) -> None:
         if self._name:
@@ -100,7 +101,7 @@ class Plain:
         self.end()
 
     def _line(self, state: str) -> None:
-        print("  " + ": ".join((self._name, state)) + (f"  {self._note}" if self._note else ""), flush=True)
+        self.say("  " + ": ".join((self._name, state)) + (f"  {self._note}" if self._note else ""))
 
 
 class Live:
@@ -142,11 +143,12 @@ class Live:
         self._bars.stop()
 
 
-def reporter() -> Reporter:
-    """The reporter that suits the standard output: live on a terminal, plain elsewhere."""
-    if sys.stdout.isatty() and os.environ.get("TERM") != "dumb":
-        return Live(Console())
-    return Plain()
+def reporter(stderr: bool = False) -> Reporter:
+    """The reporter that suits the standard output (or error): live on a terminal, plain elsewhere."""
+    stream = sys.stderr if stderr else sys.stdout
+    if stream.isatty() and os.environ.get("TERM") != "dumb":
+        return Live(Console(stderr=stderr))
+    return Plain(stderr=stderr)
 
 
 def duration(seconds: float) -> str:

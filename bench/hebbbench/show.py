@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
 import torch
 import yaml
 
 from hebbbench import registry
+from hebbbench.cards import card
 from hebbbench.data import dataset_spec
+from hebbbench.errors import HebbBenchError
 from hebbbench.plasticity.rule import SIGNALS, STEP_SIGNALS
 from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
@@ -99,8 +102,15 @@ def _recipes(protocol: Protocol) -> str:
     return table(rows, ["rule", "provenance", "epochs", "batch", "optimizer", "hyper-parameters"])
 
 
-def rule_page(name: str) -> str:
-    """A rule's equation, signals, hyper-parameters and recipes."""
+def rule_page(name: str, cache: Path | None = None) -> str:
+    """A rule's equation, signals, plausibility, hyper-parameters and recipes.
+
+    Args:
+        cache: where its card is kept; measured now if it is not there.
+
+    Raises:
+        HebbBenchError: there is no such rule, or its file is wrong.
+    """
     kind = registry.rule(name)
     path = registry.rule_path(name)
     module = inspect.getmodule(kind)
@@ -116,6 +126,8 @@ def rule_page(name: str) -> str:
         "",
         table([(signal, known[signal]) for signal in kind.signals], ["signal", "what it is"]),
         "",
+        _plausibility(name, cache),
+        "",
         "Hyper-parameters (a list gives one value a plastic layer)",
         "",
         table(hyperparameters, ["name", "type", "default"]) if hyperparameters else "none",
@@ -129,6 +141,13 @@ def rule_page(name: str) -> str:
         lines.append(f"{protocol}: {_compact(plain)}")
     lines += [] if recipes else ["none: every protocol's defaults stand"]
     return "\n".join([*lines, "", f"source    {path}", f"hash      {registry.rule_source_hash(name)}"])
+
+
+def _plausibility(name: str, cache: Path | None) -> str:
+    try:
+        return card(name, cache).text()
+    except HebbBenchError as error:
+        return f"Plausibility, not measured\n  {error}"
 
 
 def _compact(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePosixPath
@@ -11,6 +12,7 @@ from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
 from hebbbench.board.section import section
 from hebbbench.board.text import NOTHING, percent, plain
 from hebbbench.plan import CellStatus, Ignored, tally
+from hebbbench.record.card import BADGES, LOCALITY
 
 TITLE = "# HebbBench leaderboard"
 HOW_TO_READ = """\
@@ -33,10 +35,11 @@ COLUMNS = """\
 - **published**: what the rule's authors or others printed, listed with its source below the table; never
   ranked.
 - **train s**, **read-out s**, **memory MiB**: medians over the seeds that finished: time of training the
-  network, time of training the read-out, peak memory.
-- **signals**: what the update of a weight asked to see. *local*: only the layer's input, output and
-  weights, and the rule's own state; *gradient*, *output error* and *labels* come from outside the layer;
-  *nothing*: not even activity.
+  network, time of training the read-out, peak memory."""
+SIGNALS = """\
+- **signals**: of a rule without a measured plausibility: what the update of a weight asked to see. *local*:
+  only the layer's input, output and weights, and the rule's own state; *gradient*, *output error*, *labels*
+  and *network input* come from outside the layer; *nothing*: not even activity.
 - **recipe**: where the rule's settings come from: *paper*, *searched* on validation data, or *default*.
 - **notes**: a row stands below the ranked ones, without a tier, if a seed failed or was not run, or the
   budget was over-spent. *below random*: the 95 % interval of the paired difference to `random` lies under
@@ -52,7 +55,20 @@ def page(tables: Sequence[Table], cells: Sequence[CellStatus], ignored: Sequence
         cells: the planned cells of all protocols.
         ignored: the files that do not count, by path.
     """
-    lines = [TITLE, "", HOW_TO_READ, "", *_summary(tables, cells), "", "## The columns", "", COLUMNS, ""]
+    lines = [
+        TITLE,
+        "",
+        HOW_TO_READ,
+        "",
+        *_summary(tables, cells),
+        "",
+        "## The columns",
+        "",
+        COLUMNS,
+        _plausibility(),
+        SIGNALS,
+        "",
+    ]
     by_protocol: defaultdict[str, list[Table]] = defaultdict(list)
     for table in tables:
         by_protocol[table.protocol.name].append(table)
@@ -60,6 +76,17 @@ def page(tables: Sequence[Table], cells: Sequence[CellStatus], ignored: Sequence
         lines += section(own[0].protocol, own, [cell for cell in cells if cell.protocol == name])
     lines += _ignored(ignored)
     return "\n".join(lines).rstrip("\n") + "\n"
+
+
+def _plausibility() -> str:
+    """The legend of the badges, from the words of the card itself."""
+    places = "; ".join(f"*{place}*: {meaning}" for place, meaning in LOCALITY.items())
+    words = "; ".join(f"**{badge.letter}** {badge.word}: it {badge.meaning}" for badge in BADGES)
+    text = (
+        "- **plausibility**: measured on a small network by `hebbbench check`, whatever the rule's file says. First "
+        f"what the update of a weight depends on. {places}. Then what else was seen of that update. {words}."
+    )
+    return textwrap.fill(text, 104, subsequent_indent="  ", break_on_hyphens=False)
 
 
 def best(table: Table) -> Row | None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
 from hebbbench.board.statistics import BySeed, Difference, Summary, Tier, paired, summarise, tiers
 from hebbbench.plan import Axes, Sifted, Sources, axis_points, headline, shortfall
 from hebbbench.protocol import HEADLINES, Protocol, Published
+from hebbbench.record.card import Card
 from hebbbench.record.schema import Result
+from hebbbench.validation import canonical_json
 
 BACKPROP = "bp"
 RANDOM = "random"
@@ -33,6 +35,7 @@ class Row:
         flaws: why the row is not ranked; empty if it is.
         tier: None if the row is not ranked, or one seed allows no tiers.
         known: whether the rule's file is in this repository.
+        card: the measured plausibility of the rule's code, if any result on the board holds it.
     """
 
     protocol: str
@@ -47,6 +50,7 @@ class Row:
     published: tuple[Published, ...]
     flaws: tuple[str, ...]
     known: bool
+    card: Card | None = None
     tier: Tier | None = None
 
     @property
@@ -114,26 +118,44 @@ class Table:
 
 def tables(sources: Sources, sifted: Sifted) -> list[Table]:
     """A table for every protocol and combination of its axis values, with or without results."""
+    cards = cards_by_code(sifted.current)
     return [
         _table(
             protocol,
             axes,
             [r for r in sifted.current if r.protocol.name == name and r.axes == axes],
             known=sources.rules,
+            cards=cards,
         )
         for name, protocol in sorted(sources.protocols.items())
         for axes in axis_points(protocol)
     ]
 
 
-def _table(protocol: Protocol, axes: Axes, results: Sequence[Result], known: Mapping[str, object]) -> Table:
+def cards_by_code(results: Iterable[Result]) -> dict[str, Card]:
+    """Hash of a rule's code → its card: a property of the code, so that any result of that code may hold it.
+
+    Where results differ, the card of the newest probes counts, and among those the one that most results hold.
+    """
+    held = Counter((result.rule.source_hash, result.card) for result in results if result.card is not None)
+
+    def standing(item: tuple[tuple[str, Card], int]) -> tuple[int, int, str]:
+        (_, card), count = item
+        return card.version, count, canonical_json(card.model_dump(mode="json"))
+
+    return {code: card for (code, card), _ in sorted(held.items(), key=standing)}
+
+
+def _table(
+    protocol: Protocol, axes: Axes, results: Sequence[Result], known: Mapping[str, object], cards: Mapping[str, Card]
+) -> Table:
     by_rule: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda r: (r.rule.name, r.seed)):
         by_rule.setdefault(result.rule.name, []).append(result)
     values = {rule: _by_seed(own, protocol) for rule, own in by_rule.items()}
     rows = [_row(protocol, axes, own, values, known=rule in known) for rule, own in by_rule.items()]
     found = tiers({row.rule: row.values for row in rows if row.ranked})
-    rows = [replace(row, tier=found.get(row.rule)) for row in rows]
+    rows = [replace(row, tier=found.get(row.rule), card=cards.get(row.results[0].rule.source_hash)) for row in rows]
     return Table(protocol, axes, tuple(sorted(rows, key=_order)))
 
 

@@ -12,6 +12,7 @@ from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
 from hebbbench.board.text import NOTHING, plain, sentence
 from hebbbench.plan import CellStatus, shortfall
 from hebbbench.protocol import HEADLINES, Protocol, Published
+from hebbbench.record.card import letters, locality
 from hebbbench.record.store import result_path
 
 SCORES = {
@@ -78,7 +79,7 @@ def _table(table: Table) -> list[str]:
     (other,) = (name for name in HEADLINES if name != table.protocol.headline)
     header = [
         "tier", "rule", SCORES[table.protocol.headline][0], "gap to bp, points", SCORES[other][0],
-        "published %", "epochs", "train s", "read-out s", "memory MiB", "signals", "recipe", "notes",
+        "published %", "epochs", "train s", "read-out s", "memory MiB", "plausibility", "signals", "recipe", "notes",
     ]  # fmt: skip
     rows = [_cells(row) for row in table.rows]
     kept = [i for i in range(len(header)) if i < ALWAYS or any(row[i] != NOTHING for row in rows)]
@@ -113,7 +114,8 @@ def _cells(row: Row) -> list[str]:
         text.seconds(row.median_cost("train_seconds")),
         text.seconds(row.median_cost("probe_seconds")),
         text.mebibytes(row.median_cost("peak_memory_bytes")),
-        plain(row.sees),
+        f"{locality(row.card)} {letters(row.card)}".strip() if row.card is not None else NOTHING,
+        plain(row.sees) if row.card is None else NOTHING,
         " / ".join(row.provenance),
         ", ".join(notes) or NOTHING,
     ]

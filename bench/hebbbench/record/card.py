@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Literal, NamedTuple
 
 from pydantic import NonNegativeFloat, PositiveInt
 
@@ -82,19 +83,38 @@ class Card(Strict):
         return "\n".join(["Plausibility, measured", *(f"  {name.ljust(width)}  {text}" for name, text in rows)])
 
 
+class Badge(NamedTuple):
+    """One word of a card, its letter for narrow tables, and what it says of the rule's update."""
+
+    word: str
+    letter: str
+    meaning: str
+    holds: Callable[[Card], bool]
+
+
+BADGES = (
+    Badge("labels", "L", "changes with the labels", lambda card: card.uses_labels),
+    Badge(
+        "backward pass", "B", "needs a gradient that goes from layer to layer", lambda card: card.needs_backward_pass
+    ),
+    Badge("weight transport", "W", "reads later weights, not only activity", lambda card: card.transports_weights),
+    Badge("phases", "P", "needs more than one forward pass", lambda card: card.needs_phases),
+    Badge("update-locked", "U", "waits for later layers", lambda card: card.update_locked),
+    Badge("online", "O", "learns from one sample at a time", lambda card: card.learns and card.online_capable),
+)
+"""What a rule needs, and last what it can, in the order in which it is told."""
+
+
+def locality(card: Card) -> str:
+    """The first badge: how far an update looks, or that there is none."""
+    return card.locality if card.learns else "no learning"
+
+
 def badges(card: Card) -> list[str]:
     """A card in a few words for a row of the board: the locality, then what a rule needs, then what it can."""
-    words = [card.locality] if card.learns else ["no learning"]
-    words += [
-        word
-        for word, holds in (
-            ("labels", card.uses_labels),
-            ("backward pass", card.needs_backward_pass),
-            ("weight transport", card.transports_weights),
-            ("phases", card.needs_phases),
-            ("update-locked", card.update_locked),
-            ("online", card.learns and card.online_capable),
-        )
-        if holds
-    ]
-    return words
+    return [locality(card), *(badge.word for badge in BADGES if badge.holds(card))]
+
+
+def letters(card: Card, absent: str = "") -> str:
+    """The badges after the locality as letters, `LBUO`; `absent` stands in the place of each that does not hold."""
+    return "".join(badge.letter if badge.holds(card) else absent for badge in BADGES)

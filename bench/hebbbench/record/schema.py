@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveInt,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+    model_validator,
+)
 
 from hebbbench.protocol import AxisValue
 from hebbbench.recipe import Resolved
+from hebbbench.record.card import Card
 from hebbbench.validation import Strict
 
 NUMERICS_VERSION = 1
@@ -145,6 +154,9 @@ class Result(Strict):
     metrics: dict[str, Metric]
     curves: dict[str, list[Point]] = Field(description="name → [epoch, value] pairs")
     weights: Hash | None = Field(description="SHA-256 of the trained body's parameters and buffers")
+    card: Card | None = Field(
+        default=None, description="the rule's plausibility as measured when the cell ran; left out where it was not"
+    )
     cost: Cost
     environment: Environment
     started: str
@@ -156,6 +168,14 @@ class Result(Strict):
         if (self.status == "ok") != (self.reason is None):
             raise ValueError("status 'ok' has no reason, every other status has one")
         return self
+
+    @model_serializer(mode="wrap")
+    def _without_absent_card(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results from before there were cards keep their canonical text."""
+        plain: dict[str, Any] = whole(self)
+        if self.card is None:
+            plain.pop("card", None)
+        return plain
 
     def measurement(self) -> dict[str, Any]:
         """What must be bit-identical when the same cell runs again on the same machine, with diagnostics or without."""

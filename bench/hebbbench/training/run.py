@@ -1,22 +1,20 @@
-"""Running cells: the way in, for the command line and as a library."""
+"""Running one cell, or finding that it has run already."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from hebbbench import registry
-from hebbbench.cell import Cell, cells
+from hebbbench.cell import Cell
 from hebbbench.data import Dataset, dataset_spec, load
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import RunInterrupted
-from hebbbench.progress import Reporter, Silent
-from hebbbench.protocol import AxisValue, Protocol
-from hebbbench.recipe import Recipe
+from hebbbench.progress import Reporter
 from hebbbench.record import schema, store
+from hebbbench.record.card import Card
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
@@ -34,39 +32,6 @@ class Settings:
     diagnostics: bool = False
 
 
-def run(
-    protocol: str | Path | Protocol,
-    rule: str | Path,
-    *,
-    seed: int = 0,
-    axes: dict[str, AxisValue] | None = None,
-    recipe: Recipe | dict[str, Any] | None = None,
-    results: Path | None = None,
-    settings: Settings | None = None,
-    reporter: Reporter | None = None,
-) -> schema.Result:
-    """Run one cell and return its result.
-
-    Args:
-        protocol: a registered name, the path of a YAML file, or a protocol.
-        rule: a registered name or the path of a Python file that defines one rule.
-        seed: of the cell.
-        axes: a value for every axis of the protocol.
-        recipe: instead of the rule's own recipe for the protocol.
-        results: folder to keep the result in; a finished cell found there is returned and not run again.
-        settings: device, data root, cache.
-        reporter: where progress goes; silent if None.
-
-    Raises:
-        HebbBenchError: a name, a recipe or the data is wrong; nothing has been trained.
-    """
-    found = protocol if isinstance(protocol, Protocol) else registry.protocol(str(protocol))
-    if isinstance(recipe, dict):
-        recipe = Recipe.model_validate(recipe)
-    (cell,) = cells(found, [str(rule)], [seed], axes or {}, recipe)
-    return run_cell(cell, results, settings or Settings(), reporter or Silent())
-
-
 def run_cell(
     cell: Cell,
     results: Path | None,
@@ -75,12 +40,14 @@ def run_cell(
     *,
     force: bool = False,
     read_test: bool = True,
+    card: Callable[[], Card | None] = lambda: None,
 ) -> schema.Result:
     """Run one cell, or return its result if `results` holds it already.
 
     Args:
         force: run a finished cell again.
         read_test: open the test split at the end; tuning leaves it closed.
+        card: gives the rule's plausibility card, if it has one; asked after the cell has been measured.
 
     Raises:
         RunInterrupted: a stop was asked for; the cell goes on from its checkpoint next time.
@@ -106,9 +73,12 @@ def run_cell(
         result = course.result(identity)
     finally:
         reporter.end()
-    if results is not None:
-        store.save(result, results)
-    checkpoint.remove()
+    try:
+        result = result.model_copy(update={"card": card()})
+    finally:  # what was trained is kept, whatever becomes of the card
+        if results is not None:
+            store.save(result, results)
+        checkpoint.remove()
     if course.stopped and results is not None:
         raise RunInterrupted(f"stopped; {cell} is finished and saved.")
     return result

@@ -1,0 +1,51 @@
+"""HebbBench as a library: one cell, measured in full."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from hebbbench import registry
+from hebbbench.cards import card_of_cell
+from hebbbench.cell import cells
+from hebbbench.progress import Reporter, Silent
+from hebbbench.protocol import AxisValue, Protocol
+from hebbbench.recipe import Recipe
+from hebbbench.record.schema import Result
+from hebbbench.training.run import Settings, run_cell
+
+
+def run(
+    protocol: str | Path | Protocol,
+    rule: str | Path,
+    *,
+    seed: int = 0,
+    axes: dict[str, AxisValue] | None = None,
+    recipe: Recipe | dict[str, Any] | None = None,
+    results: Path | None = None,
+    settings: Settings | None = None,
+    reporter: Reporter | None = None,
+) -> Result:
+    """Run one cell and return its result.
+
+    Args:
+        protocol: a registered name, the path of a YAML file, or a protocol.
+        rule: a registered name or the path of a Python file that defines one rule.
+        seed: of the cell.
+        axes: a value for every axis of the protocol.
+        recipe: instead of the rule's own recipe for the protocol.
+        results: folder to keep the result in; a finished cell found there is returned and not run again.
+        settings: device, data root, cache.
+        reporter: where progress goes; silent if None.
+
+    Raises:
+        HebbBenchError: a name, a recipe or the data is wrong; nothing has been trained.
+    """
+    found = protocol if isinstance(protocol, Protocol) else registry.protocol(str(protocol))
+    if isinstance(recipe, dict):
+        recipe = Recipe.model_validate(recipe)
+    (cell,) = cells(found, [str(rule)], [seed], axes or {}, recipe)
+    settings, reporter = settings or Settings(), reporter or Silent()
+    measure = partial(card_of_cell, cell, settings.cache, reporter.say)
+    return run_cell(cell, results, settings, reporter, card=measure)
