@@ -1,15 +1,16 @@
 """How fast HebbBench is on this machine, as ratios within one run.
 
-    python bench/speed.py [--device cpu] [--rounds 5] [--json speed.json]
+    python bench/speed.py [--device cpu] [--threads 2] [--rounds 5] [--batch 64] [--json speed.json]
 
-Prints the machine's own matrix rate, the seconds to the first result of the quick start, the step of `ghl` and
-`softhebb` as a ratio to `bp` on DeepHebb (theory: 4/3 and 2/3; see the note below), `bp` against a plain PyTorch loop
-of the same network, and the images per second of the input pipeline. The cases of a comparison take turns within
-each round, the order turned round in every other one; a ratio is the median over rounds. `bp again` is the control:
-its distance from 1 is the noise. The script refuses to report when other processes hold the cores.
+Prints the machine's own matrix rates; the seconds to the first result of the quick start; the step of each rule as a
+ratio to `bp` on DeepHebb and FastHebb, in float32 and with products in bfloat16, beside the work counted in forward
+passes and what that promises; backprop against a plain PyTorch loop of the same network; the probe on cached features
+against one that runs the body; and the input pipeline against a DataLoader. The cases of a comparison take turns
+within each round, the order turned round in every other one; a ratio is the median over rounds. `bp again` is the
+control: its distance from 1 is the noise. The script refuses to report when other processes hold the cores.
 
-Theory counts passes over the layers: backprop 3 (forward, gradient of the weights, gradient of the activity), GHL 4
-(one outer product more), a local rule 2. DeepHebb needs no gradient of the image, so exactly: 2.98, 3.98 and 2.00.
+Work counts passes over the layers: backprop 3 (forward, gradient of the weights, gradient of the activity), GHL 4 (one
+outer product more), a local rule 2. No gradient of the image is needed, so on DeepHebb exactly 2.98, 3.98 and 2.00.
 """
 
 from __future__ import annotations
@@ -22,133 +23,20 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-import numpy as np
 import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
 
-from hebbbench import decay, hebb, registry, soft_wta
-from hebbbench.cell import cells
-from hebbbench.data.batches import Batches
-from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
+from benchmarks import input as pipeline
+from benchmarks import read_out, steps
+from benchmarks.timing import idle_share, matrix_rate, ratio, take_turns
 from hebbbench.training.device import prepare_torch
-from hebbbench.training.learner import Learner, build_model
 
-BATCH = 64
-SHAPE = (32, 32, 3)
 IDLE = 0.9
-
-
-def idle_share(seconds: float = 0.4) -> float:
-    """The share of two cores' time that two busy threads of this process get: 1 on an idle machine."""
-    code = (
-        f"import time; e = time.monotonic() + {seconds}\nwhile time.monotonic() < e: pass\nprint(time.process_time())"
-    )
-    workers = min(2, os.cpu_count() or 1)
-    running = [
-        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(workers)
-    ]
-    return sum(float(process.communicate()[0]) for process in running) / (seconds * workers)
-
-
-def take_turns(cases: dict[str, Callable[[], None]], rounds: int, wait: Callable[[], None]) -> dict[str, list[float]]:
-    """Seconds of each case in each round, after one round of warm-up."""
-    times: dict[str, list[float]] = {name: [] for name in cases}
-    for turn in range(-1, rounds):
-        for name in list(cases) if turn % 2 else reversed(list(cases)):
-            began = time.perf_counter()
-            cases[name]()
-            wait()
-            if turn >= 0:
-                times[name].append(time.perf_counter() - began)
-    return times
-
-
-def ratio(times: dict[str, list[float]], of: str, to: str) -> float:
-    """Median over rounds of one case's time over another's."""
-    return statistics.median(a / b for a, b in zip(times[of], times[to], strict=True))
-
-
-def matrix_rate(device: torch.device, wait: Callable[[], None]) -> float:
-    """GFLOP/s of a float32 matrix product of side 2048."""
-    a = torch.randn(2048, 2048, device=device)
-    seconds = take_turns({"mm": lambda: torch.mm(a, a)}, 5, wait)["mm"]  # type: ignore[dict-item, return-value]
-    return 2 * 2048**3 / statistics.median(seconds) / 1e9
-
-
-def learner_step(rule: str, x: Tensor, labels: Tensor, device: torch.device) -> Callable[[], None]:
-    """A step of a rule under cifar10-deephebb with its own recipe, at batch 64."""
-    (cell,) = cells(registry.protocol("cifar10-deephebb"), [rule], [0], {})
-    learner = Learner(cell, SHAPE, 10, device)
-    count = iter(range(10**9))
-    return lambda: void(learner.step(x, labels, next(count), 0.0))
-
-
-def plain_step(x: Tensor, labels: Tensor, device: torch.device) -> Callable[[], None]:
-    """The same network and optimizer as `bp`, as anybody would write it."""
-    protocol = registry.protocol("cifar10-deephebb")
-    model = build_model("deephebb", protocol.architecture.options, SHAPE, 10)
-    model = nn.Sequential(model.body, model.head).to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
-
-    def step() -> None:
-        optimizer.zero_grad(set_to_none=True)
-        F.cross_entropy(model(x), labels).backward()
-        optimizer.step()
-
-    return step
-
-
-def void(_: Any) -> None:
-    """Drop a value."""
-
-
-def ghl_error(device: torch.device) -> float:
-    """Largest difference of GHL's Hebbian term from explicit patches, over its largest entry, on one layer."""
-    torch.manual_seed(0)
-    layer = nn.Conv2d(24, 96, 3, padding=1, bias=False).to(device, memory_format=torch.channels_last)
-    x = torch.randn(8, 24, 16, 16, device=device).contiguous(memory_format=torch.channels_last)
-    with torch.no_grad():
-        output = layer(x)
-        pre, post, weight = pre_of(x, output, layer), post_rows(output, layer), weight_rows(layer.weight)
-        y = soft_wta(post, 1.0)
-        ours = hebb(y, pre) - decay(y * post, weight)
-        rows, wide = pre.rows.double(), y.double()
-        explicit = (wide.T @ rows - (wide * post.double()).sum(0)[:, None] * weight.double()) / len(rows)
-    return ((ours - explicit).abs().max() / explicit.abs().max()).item()
-
-
-def pipeline(device: torch.device, wait: Callable[[], None]) -> dict[str, float]:
-    """Images per second of batches of 64, with and without crop and flip."""
-    source = np.random.default_rng(0)
-    images = source.integers(0, 256, (10_000, *SHAPE), dtype=np.uint8)
-    labels = source.integers(0, 10, 10_000)
-    rates = {}
-    for augment in ("none", "crop-flip"):
-        batches = Batches(
-            images,
-            labels,
-            device=device,
-            mean=[0.5] * 3,
-            std=[0.5] * 3,
-            layout="image",
-            augment=augment,  # type: ignore[arg-type]
-        )
-        generator = torch.Generator().manual_seed(0)
-        parts = torch.randperm(len(batches), generator=generator).to(device).split(BATCH)
-
-        def read(batches: Batches = batches, generator: torch.Generator = generator, parts: Any = parts) -> None:
-            for part in parts:
-                batches.batch(part, generator)
-
-        rates[augment] = len(batches) / statistics.median(take_turns({"read": read}, 3, wait)["read"])
-    return rates
+PRECISIONS = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def quick_start() -> float:
@@ -164,7 +52,9 @@ def main() -> int:
     """Measure and print; 1 if the machine is too busy to measure on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--device", default=None)
+    parser.add_argument("--threads", type=int, default=None)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--json", type=Path, default=None)
     arguments = parser.parse_args()
     share = idle_share()
@@ -172,44 +62,78 @@ def main() -> int:
         print(f"other processes hold the cores (this one gets {share:.0%} of them): nothing measured", file=sys.stderr)
         return 1
     device = prepare_torch(arguments.device)
+    if arguments.threads:
+        torch.set_num_threads(arguments.threads)
     wait = torch.cuda.synchronize if device.type == "cuda" else lambda: None
-    x = torch.randn(BATCH, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(10, (BATCH,), device=device)
+    x = torch.randn(arguments.batch, 3, 32, 32, device=device).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(10, (arguments.batch,), device=device)
     report: dict[str, Any] = {
         "device": str(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "batch": arguments.batch,
         "idle_share": round(share, 3),
-        "matrix_gflops": round(matrix_rate(device, wait), 1),
+        "matrix_gflops": {name: round(matrix_rate(device, dtype, wait), 1) for name, dtype in PRECISIONS.items()},
         "quick_start_seconds": round(quick_start(), 1),
-        "ghl_relative_error": ghl_error(device),
+        "ghl_relative_error": steps.ghl_error(device),
+        "steps": [],
     }
-    cases = {name: learner_step(name, x, labels, device) for name in ("bp", "ghl", "sign", "softhebb")}
-    cases["bp again"] = learner_step("bp", x, labels, device)
-    cases["plain PyTorch"] = plain_step(x, labels, device)
-    times = take_turns(cases, arguments.rounds, wait)
-    report["step_ms"] = {name: round(1000 * statistics.median(seconds), 2) for name, seconds in times.items()}
-    report["to_bp"] = {name: round(ratio(times, name, "bp"), 3) for name in cases}
-    report["images_per_second"] = {name: round(rate) for name, rate in pipeline(device, wait).items()}
-    show(report)
+    print(head(report), flush=True)
+    for network in steps.RULES:
+        for precision in PRECISIONS:
+            cases, work = steps.cases(network, precision, x, labels)
+            times = take_turns(cases, arguments.rounds, wait)
+            rows = {
+                name: {
+                    "ms": round(1000 * statistics.median(times[name]), 2),
+                    "to_bp": round(ratio(times, name, "bp"), 3),
+                    "forward_passes": round(work[name], 2),
+                }
+                for name in cases
+            }
+            report["steps"].append({"network": network, "precision": precision, "rules": rows})
+            print(step_table(network, precision, rows), flush=True)
+    times = take_turns(read_out.cases(x, labels), arguments.rounds, wait)
+    report["probe"] = {name: round(ratio(times, name, "cached"), 1) for name in times}
+    report["images_per_second"] = {name: round(rate) for name, rate in pipeline.pipeline(device, wait).items()}
+    loader = pipeline.loader_rate()
+    report["data_loader_images_per_second"] = None if loader is None else round(loader)
+    print(tail(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
     return 0
 
 
-def show(report: dict[str, Any]) -> None:
-    """Print the report as a person reads it."""
-    theory = {"bp": 1.0, "ghl": 3.98 / 2.98, "sign": 1.0, "softhebb": 2 / 2.98, "bp again": 1.0, "plain PyTorch": 1.0}
-    print(f"{report['device']}, {report['threads']} threads, torch {report['torch']}, ", end="")
-    print(f"{report['matrix_gflops']:.0f} GFLOP/s in a float32 matrix product")
-    print(f"quick start: {report['quick_start_seconds']:.1f} s from command to result")
-    print(f"one step on DeepHebb, batch {BATCH} (GHL's term agrees with explicit patches to ", end="")
-    print(f"{report['ghl_relative_error']:.0e}):")
-    print(f"  {'':14}{'ms':>8}{'to bp':>8}{'theory':>8}")
-    for name, milliseconds in report["step_ms"].items():
-        print(f"  {name:14}{milliseconds:8.1f}{report['to_bp'][name]:8.2f}{theory[name]:8.2f}")
+def head(report: dict[str, Any]) -> str:
+    """What machine it is, and the quick start."""
+    rates = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in report["matrix_gflops"].items())
+    return (
+        f"{report['device']}, {report['threads']} threads, torch {report['torch']}; matrix product {rates}\n"
+        f"quick start: {report['quick_start_seconds']:.1f} s from command to result\n"
+        f"GHL's Hebbian term agrees with explicit patches to {report['ghl_relative_error']:.0e}"
+    )
+
+
+def step_table(network: str, precision: str, rows: dict[str, dict[str, float]]) -> str:
+    """One comparison; `promised` is the ratio of the counted work."""
+    lines = [f"\none step on {network}, products in {precision}"]
+    lines.append(f"  {'':14}{'ms':>9}{'to bp':>8}{'promised':>10}{'goal':>7}")
+    for name, row in rows.items():
+        promised = row["forward_passes"] / rows["bp"]["forward_passes"]
+        goal = f"{steps.GOALS[name]:7.2f}" if name in steps.GOALS else ""
+        lines.append(f"  {name:14}{row['ms']:9.1f}{row['to_bp']:8.2f}{promised:10.2f}{goal}")
+    return "\n".join(lines)
+
+
+def tail(report: dict[str, Any]) -> str:
+    """The probe and the input pipeline."""
+    lines = ["\nprobe step on DeepHebb's features, time over that on cached ones"]
+    lines += [f"  {name:22}{factor:7.1f}" for name, factor in report["probe"].items()]
+    loader = report["data_loader_images_per_second"]
     for name, rate in report["images_per_second"].items():
-        print(f"input pipeline, augmentation {name}: {rate:,} images/s")
+        beside = f", {rate / loader:.0f} times a DataLoader" if loader and name == "crop-flip" else ""
+        lines.append(f"input pipeline, augmentation {name}: {rate:,} images/s{beside}")
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,1 @@
+"""The parts of `bench/speed.py`: what is measured, and how cases take turns."""

@@ -1,0 +1,76 @@
+"""Images per second of the input pipeline, against torchvision transforms in a DataLoader's workers."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from benchmarks.steps import SHAPE
+from benchmarks.timing import take_turns
+from hebbbench.data.batches import Batches
+
+BATCH = 64
+IMAGES = 10_000
+
+
+def pipeline(device: torch.device, wait: Callable[[], None]) -> dict[str, float]:
+    """Images per second of batches of 64, with and without crop and flip."""
+    source = np.random.default_rng(0)
+    images = source.integers(0, 256, (IMAGES, *SHAPE), dtype=np.uint8)
+    labels = source.integers(0, 10, IMAGES)
+    rates = {}
+    for augment in ("none", "crop-flip"):
+        batches = Batches(
+            images,
+            labels,
+            device=device,
+            mean=[0.5] * 3,
+            std=[0.5] * 3,
+            layout="image",
+            augment=augment,  # type: ignore[arg-type]
+        )
+        generator = torch.Generator().manual_seed(0)
+        parts = torch.randperm(len(batches), generator=generator).to(device).split(BATCH)
+
+        def read(batches: Batches = batches, generator: torch.Generator = generator, parts: Any = parts) -> None:
+            for part in parts:
+                batches.batch(part, generator)
+
+        rates[augment] = len(batches) / statistics.median(take_turns({"read": read}, 3, wait)["read"])
+    return rates
+
+
+def loader_rate(workers: int = 2) -> float | None:
+    """Images per second of a DataLoader that crops, flips and normalises with torchvision; None without torchvision."""
+    try:
+        from torchvision import transforms
+    except ImportError:
+        return None
+    from PIL import Image
+
+    images = np.random.default_rng(0).integers(0, 256, (IMAGES // 5, *SHAPE), dtype=np.uint8)
+    steps = [transforms.RandomCrop(32, padding=4), transforms.RandomHorizontalFlip(), transforms.ToTensor()]
+    chain = transforms.Compose([*steps, transforms.Normalize([0.5] * 3, [0.5] * 3)])
+
+    class Images(torch.utils.data.Dataset[torch.Tensor]):
+        def __len__(self) -> int:
+            return len(images)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            image: torch.Tensor = chain(Image.fromarray(images[index]))
+            return image
+
+    loader = torch.utils.data.DataLoader(
+        Images(), batch_size=BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+
+    def read() -> None:
+        for _ in loader:
+            pass
+
+    seconds = take_turns({"read": read}, 3, lambda: None)["read"]
+    return len(images) / statistics.median(seconds)

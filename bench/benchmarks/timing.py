@@ -1,0 +1,51 @@
+"""Timing on a machine that others may use: cases take turns within a round, and a busy machine is refused."""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+
+Case = Callable[[], object]
+
+
+def idle_share(seconds: float = 0.4) -> float:
+    """The share of two cores' time that two busy threads of this process get: 1 on an idle machine."""
+    code = (
+        f"import time; e = time.monotonic() + {seconds}\nwhile time.monotonic() < e: pass\nprint(time.process_time())"
+    )
+    workers = min(2, os.cpu_count() or 1)
+    running = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(workers)
+    ]
+    return sum(float(process.communicate()[0]) for process in running) / (seconds * workers)
+
+
+def take_turns(cases: dict[str, Case], rounds: int, wait: Callable[[], None]) -> dict[str, list[float]]:
+    """Seconds of each case in each round, after one round of warm-up."""
+    times: dict[str, list[float]] = {name: [] for name in cases}
+    for turn in range(-1, rounds):
+        for name in list(cases) if turn % 2 else reversed(list(cases)):
+            began = time.perf_counter()
+            cases[name]()
+            wait()
+            if turn >= 0:
+                times[name].append(time.perf_counter() - began)
+    return times
+
+
+def ratio(times: dict[str, list[float]], of: str, to: str) -> float:
+    """Median over rounds of one case's time over another's."""
+    return statistics.median(a / b for a, b in zip(times[of], times[to], strict=True))
+
+
+def matrix_rate(device: torch.device, dtype: torch.dtype, wait: Callable[[], None]) -> float:
+    """GFLOP/s of a matrix product of side 2048."""
+    a = torch.randn(2048, 2048, device=device, dtype=dtype)
+    seconds = take_turns({"mm": lambda: torch.mm(a, a)}, 5, wait)["mm"]
+    return 2 * 2048**3 / statistics.median(seconds) / 1e9
