@@ -124,10 +124,35 @@ def reference_pepita(weights: Weights, x: Array, label: int, *, scale: float) ->
     return [-np.outer(y1 - z1, bent), -np.outer(y2 - z2, z1), -np.outer(e, z2)]
 
 
+def reference_ff(weights: Weights, x: Array, label: int, *, threshold: float, index: int) -> list[Array]:
+    w1, w2, v, b = weights
+
+    def unit(h: Array) -> Array:
+        return h / (np.sqrt(np.mean(h**2)) + 1e-8)
+
+    def shown(told: Array) -> tuple[Array, Array, Array, Array]:
+        seen = unit(np.concatenate([told, x[CLASSES:]]))
+        y1 = np.tanh(w1 @ seen)
+        below = unit(y1)
+        return seen, y1, below, np.tanh(w2 @ below)
+
+    drawn = (uniform((len(LABELS),), draw_counter(torch.tensor(w1))).double().numpy() + 1) / 2
+    other = (label + 1 + min(int(drawn[index] * (CLASSES - 1)), CLASSES - 2)) % CLASSES
+    deltas = [np.zeros_like(w1), np.zeros_like(w2)]
+    for told, side in ((target(label), 1.0), (target(other), -1.0)):
+        seen, y1, below, y2 = shown(told)
+        for delta, y, pre in ((deltas[0], y1, seen), (deltas[1], y2, below)):
+            gate = 1 / (1 + np.exp(-side * (threshold - np.mean(y**2))))
+            delta += side * gate * np.outer(2 * y / len(y) * (1 - y**2), pre)
+    h = shown(np.full(CLASSES, 1 / CLASSES))[3]
+    return [*deltas, -np.outer(softmax(v @ h + b) - target(label), h)]
+
+
 REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "pc": reference_pc,
     "ep": reference_ep,
     "pepita": reference_pepita,
+    "ff": reference_ff,
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("pc", {}),
@@ -136,6 +161,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ep", {"nudge": 0.1, "free_steps": 5, "nudged_steps": 2}),
     ("pepita", {}),
     ("pepita", {"scale": 1.5}),
+    ("ff", {}),
+    ("ff", {"threshold": 0.3}),
 ]
 
 
@@ -150,8 +177,10 @@ def test_a_procedure_is_its_reference(rule, hyperparameters, x):
     own = procedure(rule, model, **hyperparameters)
     own.run(x, LABELS)
     options = own.rule.model_dump()
-    samples = zip(x.numpy(), LABELS.tolist(), strict=True)
-    each = [REFERENCES[rule](model.weights(), row, label, **options) for row, label in samples]
+    each = []
+    for index, (row, label) in enumerate(zip(x.numpy(), LABELS.tolist(), strict=True)):
+        place = {"index": index} if rule == "ff" else {}  # its negative labels are drawn for the batch
+        each.append(REFERENCES[rule](model.weights(), row, label, **options, **place))
     for layer, parts in zip((model.body.fc1, model.body.fc2, model.head), zip(*each, strict=True), strict=True):
         np.testing.assert_allclose(-layer.weight.grad.numpy(), np.mean(parts, axis=0), rtol=0, atol=1e-12)
 
@@ -248,7 +277,7 @@ def test_the_loss_reported_is_that_of_the_first_answer(x):
         model = Net()
         wanted = F.cross_entropy(model(x), LABELS).item()
         loss = procedure(rule, model).run(x, LABELS)
-        if rule != "ep":  # it answers from its fixed point
+        if rule not in ("ep", "ff"):  # they answer from a fixed point, and with a neutral label
             assert loss.item() == pytest.approx(wanted)
         assert loss.item() > 0
 
@@ -289,7 +318,8 @@ def test_a_procedure_that_backpropagates_gives_backprops_gradient_and_says_so(x,
 
 
 @pytest.mark.parametrize(
-    ("rule", "phases", "transport"), [("pc", True, True), ("ep", True, True), ("pepita", True, False)]
+    ("rule", "phases", "transport"),
+    [("pc", True, True), ("ep", True, True), ("pepita", True, False), ("ff", True, False)],
 )
 def test_the_card_of_a_procedure_is_measured(rule, phases, transport):
     card = measured_card(rule)

@@ -60,6 +60,7 @@ class Chain:
             )
         self.blocks = _blocks(body)
         self.head: nn.Module = model.head  # type: ignore[assignment]
+        self.classes = [module for module in self.head.modules() if isinstance(module, nn.Linear)][-1].out_features
 
     @torch.no_grad()
     def forward(self, x: Tensor) -> list[Tensor]:
