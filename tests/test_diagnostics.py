@@ -8,9 +8,8 @@ import torch
 from conftest import At, Lab
 from hebbbench.metrics.gini import gini
 from hebbbench.metrics.units import update_dead, weight_dead
-from hebbbench.record.schema import DIAGNOSTICS
+from hebbbench.record.schema import DIAGNOSTICS, PUBLISHED_READOUT
 from hebbbench.training.learner import Learner
-from hebbbench.training.published import METRIC
 from hebbbench.training.run import Settings, run_cell
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
@@ -157,15 +156,15 @@ def test_the_published_read_out_is_the_best_epoch_on_the_test_split_and_changes_
     cell = lab.cell("random", lab.protocol(changes={"published_probe": spec}), epochs=0)
     plain = lab.run(lab.cell("random", lab.protocol(), epochs=0))
     result = lab.run(cell)
-    best = result.metrics[METRIC]
+    best = result.metrics[PUBLISHED_READOUT]
     assert 1 <= best.epoch <= 4
     assert best.split == "test"
     assert best.value > 0.3
-    assert {k: v for k, v in result.metrics.items() if k != METRIC} == plain.metrics
+    assert {k: v for k, v in result.metrics.items() if k != PUBLISHED_READOUT} == plain.metrics
     assert lab.run(cell).measurement() == result.measurement()
 
 
 def test_tuning_never_runs_the_published_read_out(lab):
     spec = {"epochs": 1, "batch_size": 64, "lr": 0.01}
     cell = lab.cell("random", lab.protocol(changes={"published_probe": spec}), epochs=0)
-    assert METRIC not in lab.run(cell, read_test=False).metrics
+    assert PUBLISHED_READOUT not in lab.run(cell, read_test=False).metrics

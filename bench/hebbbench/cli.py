@@ -84,6 +84,9 @@ def run(
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="Also record Gini, dead units, ranks, norms and alignments.")
     ] = False,
+    save_weights: Annotated[
+        bool, typer.Option("--save-weights", help="Also keep the plastic weights, for pictures, beside each result.")
+    ] = False,
 ) -> None:
     """Run rules under a protocol and keep one JSON file a cell.
 
@@ -103,7 +106,9 @@ def run(
     planned = cells(found, rules, parse_seeds(seed or ["0"], found), parse_axes(axis or [], found))
     for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
         check_cell(cell)
-    settings = Settings(device=device, data_root=data_root, cache=cache, diagnostics=diagnostics)
+    settings = Settings(
+        device=device, data_root=data_root, cache=cache, diagnostics=diagnostics, save_weights=save_weights
+    )
     out = reporter()
     done = []
     try:
@@ -269,6 +274,34 @@ def leaderboard(
     else:
         board.write(results, output, readme)
         print(f"{output} written from {results}/.")
+
+
+@app.command()
+def plot(
+    targets: Annotated[
+        list[str], typer.Argument(help="Protocols, result files or folders; for features and updates a .safetensors.")
+    ],
+    kind: Annotated[
+        Literal["accuracy", "gini", "alignment", "heatmap", "features", "updates"],
+        typer.Option(help="Which picture."),
+    ],
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to, without ending: .png, .svg.")] = None,
+    results: Results = Path("results"),
+    rule: Annotated[list[str] | None, typer.Option("--rule", "-r", help="Only these rules. Repeatable.")] = None,
+    axis: Annotated[list[str] | None, typer.Option("--axis", help="Only at name=value. Repeatable.")] = None,
+    x: Annotated[str | None, typer.Option("--x", help="Axis, or a cost such as train_seconds.")] = None,
+    y: Annotated[str | None, typer.Option("--y", help="Second axis of a heat map.")] = None,
+    metric: Annotated[str | None, typer.Option(help="Instead of the protocol's headline.")] = None,
+    curve: Annotated[str | None, typer.Option(help="Name or pattern of a curve, for gini and alignment.")] = None,
+    layer: Annotated[str | None, typer.Option(help="Layer, for features and updates.")] = None,
+    published: Annotated[bool, typer.Option("--published", help="Accuracy: show published numbers too.")] = False,
+) -> None:
+    """Draw a picture of results, or of saved weights, as PNG and SVG."""
+    from hebbbench.plots.draw import Request, draw
+
+    asked = Request(kind, targets, results, rule or [], axis or [], x, y, metric, curve, layer, published, output)
+    for path in draw(asked):
+        print(f"{path} written.")
 
 
 @app.command()

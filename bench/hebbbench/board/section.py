@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from hebbbench.board import text
+from hebbbench.board.overview import overview
 from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
 from hebbbench.board.text import NOTHING, plain, sentence
 from hebbbench.plan import CellStatus, shortfall
@@ -36,7 +37,7 @@ def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellSta
         cells: the protocol's planned cells.
     """
     lines = [f"## {protocol.name}", "", f"**{plain(protocol.title)}.** {sentence(protocol.description)}", ""]
-    lines += [_work(protocol), ""]
+    lines += [_work(protocol), "", *overview(protocol, tables)]
     measured = [table for table in tables if table.rows]
     for table in measured:
         if table.axes:

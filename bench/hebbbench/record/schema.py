@@ -25,6 +25,9 @@ NUMERICS_VERSION = 1
 DIAGNOSTICS = "diagnostics."
 """How the names of metrics and curves begin that a run has only if diagnostics are switched on."""
 
+PUBLISHED_READOUT = "probe.published_protocol.test.max"
+"""The metric of a protocol's `published_probe`: chosen with the test split in hand, so it ranks nothing."""
+
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 Status = Literal["ok", "diverged", "failed", "timeout"]

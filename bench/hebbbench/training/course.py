@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import time
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -31,7 +32,7 @@ from hebbbench.training.learner import Learner, architecture_layout, build_model
 from hebbbench.training.loop import Diverged, Loop, State, batches_per_epoch, restore, stages
 from hebbbench.training.observer import Observer
 from hebbbench.training.probe import Labelled, LinearProbe, fit, standardise
-from hebbbench.training.published import METRIC, PublishedReadout
+from hebbbench.training.published import PublishedReadout
 from hebbbench.training.witness import Witness
 
 PROBED_STEPS = 2
@@ -78,6 +79,7 @@ class Course:
         self.read_test = read_test
         self.diagnostics = diagnostics
         self.stopped = False
+        self.trained: Learner | None = None
         self.measured = Measured()
         train, validation = split_indices(dataset.train.labels, cell.work.data.validation)
         self.train_indices = torch.as_tensor(train, device=device)
@@ -149,6 +151,7 @@ class Course:
             validate,
         ).run()
         measured.weights = learner.digest()
+        self.trained = learner
         if measured.observer is not None:
             measured.metrics |= measured.observer.training_metrics(self.cell.recipe.training.epochs)
         measured.phase = "probe"
@@ -194,7 +197,7 @@ class Course:
                 held_out = self._features(learner, test, everything)
                 if published is not None:
                     value, epoch = published.best(held_out)
-                    measured.metrics[METRIC] = schema.Metric(value=value, split="test", epoch=epoch)
+                    measured.metrics[schema.PUBLISHED_READOUT] = schema.Metric(value=value, split="test", epoch=epoch)
                 if moments is not None:
                     held_out.features.sub_(moments[0]).mul_(moments[1])
                 measured.accuracy("probe.test", probe.accuracy(held_out), spec.epochs)
@@ -210,6 +213,27 @@ class Course:
                 f"stopped after probe epoch {probe.epoch} of {probe.spec.epochs}. "
                 "Run the same command again to go on from there."
             )
+
+    def tensors(self) -> tuple[dict[str, Tensor], dict[str, tuple[int, int, int]]]:
+        """What `record.tensors` keeps of a trained cell, and the image shape of each layer that looks at one."""
+        if self.trained is None:
+            return {}, {}
+        found: dict[str, Tensor] = {}
+        shapes: dict[str, tuple[int, int, int]] = {}
+        witness = None if self.measured.observer is None else self.measured.observer.witness
+        for index, (layer, drawn) in enumerate(
+            zip(self.trained.plasticity.layers, self._learner().plasticity.layers, strict=True)
+        ):
+            name = layer.name.removeprefix("body.")
+            found |= {f"{name}/first": drawn.weight, f"{name}/last": layer.weight}
+            if witness is not None and index in witness.last:
+                found[f"{name}/update"], found[f"{name}/hebb"] = witness.last[index]
+            kernel = layer.module.weight.shape
+            if len(kernel) == 4:
+                shapes[name] = kernel[2], kernel[3], kernel[1]
+            elif index == 0 and kernel[1] == math.prod(self.dataset.shape):
+                shapes[name] = self.dataset.shape
+        return found, shapes
 
     def _published_readout(self, train: Labelled) -> PublishedReadout | None:
         """The second read-out of a protocol that has one, trained; it reads the test split, so not while tuning."""

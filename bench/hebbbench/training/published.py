@@ -12,8 +12,6 @@ from hebbbench.progress import Reporter
 from hebbbench.protocol import Probe, PublishedProbe
 from hebbbench.training.probe import Labelled, LinearProbe
 
-METRIC = "probe.published_protocol.test.max"
-
 
 class PublishedReadout:
     """Trains the published read-out, keeps it as it was after every epoch, and scores all of them when it may."""

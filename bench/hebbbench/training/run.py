@@ -13,7 +13,7 @@ from hebbbench.data import Dataset, dataset_spec, load
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import RunInterrupted
 from hebbbench.progress import Reporter
-from hebbbench.record import schema, store
+from hebbbench.record import schema, store, tensors
 from hebbbench.record.card import Card
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.course import Course
@@ -23,13 +23,17 @@ from hebbbench.training.learner import Learner
 
 @dataclass(frozen=True)
 class Settings:
-    """Where and how cells run; nothing here may change a number. `diagnostics` adds some (see training/observer.py)."""
+    """Where and how cells run; nothing here may change a number. `diagnostics` adds some (see training/observer.py).
+
+    `save_weights` keeps the plastic weights beside the result (see record/tensors.py).
+    """
 
     device: str | None = None
     data_root: Path | None = None
     cache: Path | None = None
     checkpoint_seconds: float = 60.0
     diagnostics: bool = False
+    save_weights: bool = False
 
 
 def run_cell(
@@ -60,7 +64,7 @@ def run_cell(
     diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
     if results is not None and not force:
         done = finished(cell, identity, results, diagnostics)
-        if done is not None:
+        if done is not None and (not settings.save_weights or tensors_path(cell, results).exists()):
             reporter.say("  done before; --force runs it again")
             return done
     checkpoint = Checkpoint(resolve_cache(settings.cache) / "checkpoints", identity, settings.checkpoint_seconds)
@@ -73,15 +77,18 @@ def run_cell(
         result = course.result(identity)
     finally:
         reporter.end()
-    try:
-        result = result.model_copy(update={"card": card()})
-    finally:  # what was trained is kept, whatever becomes of the card
-        if results is not None:
-            store.save(result, results)
-        checkpoint.remove()
+from hebbbench.progress import Reporter
+from hebbbench.record import schema, store, tensors
+from hebbbench.record.card import Card
     if course.stopped and results is not None:
         raise RunInterrupted(f"stopped; {cell} is finished and saved.")
     return result
+
+
+def tensors_path(cell: Cell, results: Path) -> Path:
+    """Where a cell's weights are kept, if they are: beside its result."""
+    path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+    return path.with_suffix(tensors.SUFFIX)
 
 
 def check_cell(cell: Cell) -> None:

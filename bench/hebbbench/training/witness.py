@@ -24,6 +24,9 @@ class Witness:
     Args:
         model: a freshly built network of the learner's architecture; nothing may be attached to it.
         learner: whose steps are judged.
+
+    Attributes:
+        last: index of a layer → its newest update Δw and Hebb's ⟨u xᵀ⟩ for the same batch, both (out, in).
     """
 
     def __init__(self, model: Network, learner: Learner) -> None:
@@ -32,6 +35,7 @@ class Witness:
             self.model.to(memory_format=torch.channels_last)
         modules = dict(self.model.named_modules())
         self.layers: list[nn.Linear | nn.Conv2d] = [modules[layer.name] for layer in learner.plasticity.layers]
+        self.last: dict[int, tuple[Tensor, Tensor]] = {}
         for module in modules.values():
             if getattr(module, "inplace", False):
                 module.inplace = False
@@ -53,7 +57,9 @@ class Witness:
             delta = -weight_rows(gradient)
             inputs, output = seen[index]
             mine = self.layers[index]
-            values = {"hebbian_alignment": cosine(delta, hebb(post_rows(output, mine), pre_of(inputs, output, mine)))}
+            plain = hebb(post_rows(output, mine), pre_of(inputs, output, mine))
+            self.last[index] = delta, plain
+            values = {"hebbian_alignment": cosine(delta, plain)}
             if mine.weight.grad is not None:
                 descent = -weight_rows(mine.weight.grad)
                 values["gradient_alignment"] = cosine(delta, descent)

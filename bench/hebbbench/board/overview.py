@@ -1,0 +1,94 @@
+"""A protocol with one axis at a glance: rules down, axis values across. The full tables follow it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fnmatch import fnmatchcase
+from statistics import fmean
+
+from hebbbench.board import text
+from hebbbench.board.rows import Row, Table
+from hebbbench.board.text import NOTHING, percent, plain
+from hebbbench.protocol import Protocol
+from hebbbench.record.schema import DIAGNOSTICS, PUBLISHED_READOUT
+
+GINI = f"{DIAGNOSTICS}gini.*"
+
+
+def overview(protocol: Protocol, tables: Sequence[Table]) -> list[str]:
+    """The lines: accuracy, and where it was measured the paper's own read-out and the Gini coefficient of updates.
+
+    Nothing for a protocol without results, or with another number of axes than one.
+    """
+    rules = _rules(tables)
+    if len(protocol.axes) != 1 or len(tables) < 2 or not rules:
+        return []
+    (axis,) = protocol.axes
+    printed = any(row.published for table in tables for row in table.rows)
+    beside = ", in brackets the published number" if printed else ""
+    lines = [f"**Accuracy % by {axis}** (mean ± standard deviation (seeds){beside})", ""]
+    lines += _matrix(axis, rules, tables, _accuracy)
+    for heading, cell in ((READOUT, _readout), (UPDATES, _gini)):
+        if any(cell(row) != NOTHING for table in tables for row in table.rows):
+            lines += ["", heading, "", *_matrix(axis, rules, tables, cell)]
+    return [*lines, ""]
+
+
+READOUT = (
+    "**The paper's own read-out**, best test accuracy over its epochs, % (mean; chosen with the test split in hand, "
+    "so never ranked; published number in brackets)"
+)
+UPDATES = (
+    "**Gini coefficient of the units' mean step size**, after the first step → at the end (mean; 0: all units move "
+    "alike, near 1: one alone)"
+)
+
+
+def _rules(tables: Sequence[Table]) -> list[str]:
+    """Rules with a result, by their mean accuracy over the tables they stand in, best first."""
+    values: dict[str, list[float]] = {}
+    for row in (row for table in tables for row in table.rows):
+        values.setdefault(row.rule, []).append(row.accuracy.mean if row.accuracy is not None else 0.0)
+    return sorted(values, key=lambda rule: (-fmean(values[rule]), rule))
+
+
+def _matrix(axis: str, rules: Sequence[str], tables: Sequence[Table], cell: Callable[[Row], str]) -> list[str]:
+    """One row a rule that has something to show, one column a table."""
+    header = ["rule", *(plain(f"{axis} {table.axes[axis]}") for table in tables)]
+    rows = []
+    for rule in rules:
+        found = [table.row(rule) for table in tables]
+        cells = [NOTHING if row is None else cell(row) for row in found]
+        if any(shown != NOTHING for shown in cells):
+            rows.append([plain(rule), *cells])
+    return text.pipe_table(header, rows, frozenset(header[1:]))
+
+
+def _accuracy(row: Row) -> str:
+    return _beside(text.spread(row.accuracy), row)
+
+
+def _readout(row: Row) -> str:
+    values = _metric(row, PUBLISHED_READOUT)
+    return _beside(percent(fmean(values)), row) if values else NOTHING
+
+
+def _beside(shown: str, row: Row) -> str:
+    printed = ", ".join(percent(entry.value) for entry in row.published)
+    return f"{shown} [{printed}]" if printed and shown != NOTHING else shown
+
+
+def _gini(row: Row) -> str:
+    start, end = _metric(row, f"{GINI}.start"), _metric(row, f"{GINI}.end")
+    return f"{fmean(start):.2f} → {fmean(end):.2f}" if start and end else NOTHING
+
+
+def _metric(row: Row, pattern: str) -> list[float]:
+    """The values of the metrics that fit, of all finished seeds and layers."""
+    return [
+        metric.value
+        for result in row.results
+        if result.status == "ok"
+        for name, metric in result.metrics.items()
+        if fnmatchcase(name, pattern) and metric.value is not None
+    ]

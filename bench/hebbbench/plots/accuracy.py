@@ -1,0 +1,105 @@
+"""Accuracy against an axis of the protocol (width, depth, …) or against what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from hebbbench.errors import ResultError, suggestion
+from hebbbench.plots.series import metric_line
+from hebbbench.plots.style import COLUMN, look
+from hebbbench.protocol import Protocol
+from hebbbench.record.schema import Cost, Result
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COSTS = {
+    "train_seconds": "training, s",
+    "wall_seconds": "whole run, s",
+    "steps": "steps",
+    "samples_seen": "samples seen",
+    "peak_memory_bytes": "peak memory, bytes",
+}
+UNITS = {"width": "hidden units", "depth": "layers"}
+WIDE = 8
+"""From this ratio of the largest to the smallest x on, the axis is logarithmic."""
+
+
+def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | None, published: bool) -> Figure:
+    """One line a rule, mean ± one standard deviation over seeds; published numbers as hollow marks.
+
+    Args:
+        x: an axis of the results, or a field of their cost.
+        metric: a fraction, drawn in percent.
+        protocol: for the level of chance and for what was published; None leaves both out.
+        published: whether to show the published numbers; x must then be an axis.
+
+    Raises:
+        ResultError: the results have neither such an axis nor such a cost, or no such metric.
+    """
+    from matplotlib import pyplot
+
+    place = _place(results, x)
+    figure: Figure
+    figure, axis = pyplot.subplots(figsize=(COLUMN, 2.9))
+    seen: list[float] = []
+    for index, rule in enumerate(sorted({result.rule.name for result in results})):
+        line = metric_line(rule, [r for r in results if r.rule.name == rule], place, metric)
+        if line is None:
+            continue
+        seen += line.x
+        axis.errorbar(
+            line.x,
+            [100 * value for value in line.mean],
+            yerr=[100 * value for value in line.sd],
+            label=rule,
+            capsize=2,
+            elinewidth=0.8,
+            **look(index),
+        )
+        if published and protocol is not None:
+            printed = sorted((e.axes[x], e.value) for e in protocol.published if e.rule == rule and x in e.axes)
+            if printed:
+                axis.plot(
+                    [float(at) for at, _ in printed],
+                    [100 * value for _, value in printed],
+                    **{**look(index), "linestyle": ":", "linewidth": 0.7, "markerfacecolor": "none"},
+                )
+    if not seen:
+        known = sorted({name for result in results for name in result.metrics})
+        raise ResultError(f"no result has the metric '{metric}'. {suggestion(metric, known)}")
+    if min(seen) > 0 and max(seen) / min(seen) >= WIDE:
+        axis.set_xscale("log", base=2 if x not in COSTS else 10)
+    if x not in COSTS:
+        ticks = sorted(set(seen))
+        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axis.minorticks_off()
+    if protocol is not None:
+        axis.axhline(100 * protocol.chance, color="0.6", linewidth=0.6)
+        axis.annotate("chance", (1, 100 * protocol.chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
+    axis.set_xlabel(COSTS.get(x, UNITS.get(x, x)))
+    axis.set_ylabel(f"{metric.replace('.', ' ')}, %" if metric.count(".") > 2 else "test accuracy, %")
+    if published:
+        axis.plot([], [], color="0.3", marker="o", markerfacecolor="none", linestyle=":", label="published")
+    figure.legend(loc="outside lower center", ncols=3)
+    return figure
+
+
+def _place(results: Sequence[Result], x: str) -> Callable[[Result], float | None]:
+    axes = sorted({name for result in results for name in result.axes})
+    if x in Cost.model_fields and x in COSTS:
+
+        def cost(result: Result) -> float | None:
+            value = getattr(result.cost, x)
+            return None if value is None else float(value)
+
+        return cost
+    if x not in axes:
+        raise ResultError(f"the results have neither an axis nor a cost '{x}'. {suggestion(x, [*axes, *COSTS])}")
+
+    def value(result: Result) -> float | None:
+        found = result.axes.get(x)
+        return float(found) if isinstance(found, int | float) else None
+
+    return value

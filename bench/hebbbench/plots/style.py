@@ -1,0 +1,116 @@
+"""How every picture looks: legible in a paper's column, in Okabe & Ito's colours, which most eyes tell apart."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hebbbench.errors import HebbBenchError, ResultError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+COLUMN = 3.35
+"""Inches of a paper's column; a picture of several panels is a page's two columns wide."""
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
+
+SETTINGS: dict[str, Any] = {
+    "font.size": 8,
+    "axes.labelsize": 8,
+    "axes.titlesize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 4,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "savefig.dpi": 200,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "hebbbench",
+    "figure.constrained_layout.use": True,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """Within this context pictures are made in the house's style, without a screen.
+
+    Raises:
+        HebbBenchError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise HebbBenchError(
+            "pictures need matplotlib, which is not installed. Install it with: pip install 'hebbbench[plots]'."
+        ) from error
+    matplotlib.use("agg")
+    with matplotlib.rc_context(SETTINGS):
+        yield
+
+
+def panels(count: int, height: float = 2.3) -> tuple[Figure, list[Axes]]:
+    """A figure of `count` panels that share their axes: one in a column, else two abreast."""
+    from matplotlib import pyplot
+
+    across = min(count, 2)
+    down = -(-count // across)
+    figure, grid = pyplot.subplots(
+        down, across, figsize=(COLUMN * across, height * down), sharex=True, sharey=True, squeeze=False
+    )
+    axes = [axis for row in grid for axis in row]
+    for spare in axes[count:]:
+        spare.set_visible(False)
+    return figure, axes[:count]
+
+
+def look(index: int) -> dict[str, Any]:
+    """Colour, marker and dashes of the line of that index: told apart without colour too."""
+    return {
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index % len(DASHES)],
+    }
+
+
+def label_outer(axes: Sequence[Axes], x: str, y: str) -> None:
+    """Axis labels on the outer panels only: they share their axes."""
+    for index, axis in enumerate(axes):
+        if index + 2 >= len(axes):
+            axis.set_xlabel(x)
+            axis.tick_params(labelbottom=True)
+        if index % 2 == 0:
+            axis.set_ylabel(y)
+
+
+def save(figure: Figure, stem: Path) -> list[Path]:
+    """Write STEM.png and STEM.svg; the same figure gives the same bytes.
+
+    Raises:
+        ResultError: they cannot be written.
+    """
+    from matplotlib import pyplot
+
+    written = []
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
+            path = stem.with_name(stem.name + suffix)
+            figure.savefig(path, metadata=metadata)
+            written.append(path)
+    except OSError as error:
+        raise ResultError(
+            f"{stem}.* cannot be written: {error.strerror}. Choose another place with --output."
+        ) from error
+    finally:
+        pyplot.close(figure)
+    return written
