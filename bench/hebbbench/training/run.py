@@ -77,9 +77,15 @@ def run_cell(
         result = course.result(identity)
     finally:
         reporter.end()
-from hebbbench.progress import Reporter
-from hebbbench.record import schema, store, tensors
-from hebbbench.record.card import Card
+    try:
+        result = result.model_copy(update={"card": card()})
+    finally:  # what was trained is kept, whatever becomes of the card
+        if results is not None:
+            store.save(result, results)
+            if settings.save_weights:
+                found, shapes = course.tensors()
+                tensors.save(tensors_path(cell, results), found, str(cell), shapes)
+        checkpoint.remove()
     if course.stopped and results is not None:
         raise RunInterrupted(f"stopped; {cell} is finished and saved.")
     return result
