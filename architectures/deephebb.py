@@ -1,4 +1,4 @@
-"""DeepHebb: three widening convolutions, each normalised first and pooled last (SoftHebb's and GHL's CIFAR network).
+"""DeepHebb: a few widening convolutions, each normalised first and pooled last (SoftHebb's and GHL's CIFAR network).
 
     block i:   BatchNorm without affine → pad → conv without bias → activation → pool
     read-out:  flatten → dropout → linear
@@ -10,10 +10,19 @@ Journé et al. 2023, arXiv:2209.11883 (Triangle, reflect padding); arXiv:2601.21
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
+from functools import partial
 from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+
+
+POOLS: dict[str, Callable[[], nn.Module]] = {
+    "max": partial(nn.MaxPool2d, 4, 2, 1),
+    "avg": partial(nn.AvgPool2d, 2),
+    "avg4": partial(nn.AvgPool2d, 4, 2, 1),
+}
 
 
 class Triangle(nn.Module):
@@ -40,8 +49,12 @@ class DeepHebb(nn.Module):
         kernels: kernel size of each block.
         activation: relu, or triangle with `powers`.
         padding: zeros or reflect.
-        pools: max (4×4, stride 2, padding 1) or avg (2×2, stride 2), for each block.
+        pools: max or avg4 (both 4×4, stride 2, padding 1) or avg (2×2, stride 2), for each block.
         dropout: before the read-out.
+        depth: how many of the blocks are built, from the first; all of them if none.
+        growth: if given, each block has this many times the channels of the one before, in place of `widths` behind
+            the first.
+        mean: the read-out sees each channel's mean over positions, in place of all positions.
     """
 
     layout: ClassVar[Literal["image", "flat"]] = "image"
@@ -55,20 +68,31 @@ class DeepHebb(nn.Module):
         activation: Literal["relu", "triangle"] = "relu",
         powers: tuple[float, ...] = (0.7, 1.4, 1.0),
         padding: Literal["zeros", "reflect"] = "zeros",
-        pools: tuple[Literal["max", "avg"], ...] = ("max", "max", "avg"),
+        pools: tuple[Literal["max", "avg", "avg4"], ...] = ("max", "max", "avg"),
         dropout: float = 0.5,
+        depth: int | None = None,
+        growth: int | None = None,
+        mean: bool = False,
     ) -> None:
         super().__init__()
+        if depth is not None and not 1 <= depth <= len(widths):
+            raise ValueError(f"depth = {depth}, expected 1 to {len(widths)}, the number of widths")
+        if growth is not None:
+            widths = tuple(widths[0] * growth**i for i in range(len(widths)))
         channels, height, width = input_shape
         modules: OrderedDict[str, nn.Module] = OrderedDict()
-        for i, (units, kernel, power, pool) in enumerate(zip(widths, kernels, powers, pools, strict=True), start=1):
+        blocks = list(zip(widths, kernels, powers, pools, strict=True))[:depth]
+        for i, (units, kernel, power, pool) in enumerate(blocks, start=1):
             convolution = nn.Conv2d(channels, units, kernel, padding=kernel // 2, padding_mode=padding, bias=False)
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             modules[f"norm{i}"] = nn.BatchNorm2d(channels, affine=False)
             modules[f"conv{i}"] = convolution
             modules[f"act{i}"] = nn.ReLU() if activation == "relu" else Triangle(power)
-            modules[f"pool{i}"] = nn.MaxPool2d(4, 2, 1) if pool == "max" else nn.AvgPool2d(2)
+            modules[f"pool{i}"] = POOLS[pool]()
             channels, height, width = units, height // 2, width // 2
+        if mean:
+            modules["mean"] = nn.AdaptiveAvgPool2d(1)
+            height = width = 1
         modules["flatten"] = nn.Flatten()
         self.body = nn.Sequential(modules)
         self.head = nn.Sequential(

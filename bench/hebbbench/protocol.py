@@ -56,7 +56,7 @@ class Data(Strict):
     validation: NonNegativeInt = Field(description="samples cut from the training split, by class, for tuning")
     mean: list[float]
     std: list[PositiveFloat]
-    augment: Literal["none", "crop-flip"] = "none"
+    augment: Literal["none", "crop-flip", "resized-crop-flip"] = "none"
 
 
 class Architecture(Strict):

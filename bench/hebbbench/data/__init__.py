@@ -5,6 +5,7 @@ to a device.
 """
 
 from .dataset import Dataset, Progress, load
+from .encoded import EncodedSplit
 from .identity import canonical_order, pins, split_identity
 from .manage import DatasetStatus, prepare, status, verify
 from .partition import split_indices
@@ -16,6 +17,7 @@ __all__ = [
     "Dataset",
     "DatasetSpec",
     "DatasetStatus",
+    "EncodedSplit",
     "Progress",
     "Split",
     "canonical_order",

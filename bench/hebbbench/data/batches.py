@@ -13,7 +13,7 @@ from torch import Tensor
 from hebbbench.errors import DataError
 
 Layout = Literal["image", "flat"]
-Augment = Literal["none", "crop-flip"]
+Augment = Literal["none", "crop-flip", "resized-crop-flip"]
 
 
 def _need_cpu(generator: torch.Generator | None, purpose: str) -> torch.Generator:
@@ -169,6 +169,6 @@ def _check(
     if layout not in ("image", "flat"):
         raise DataError(f"layout is '{layout}', expected 'image' or 'flat'.")
     if augment not in ("none", "crop-flip"):
-        raise DataError(f"augment is '{augment}', expected 'none' or 'crop-flip'.")
+        raise DataError(f"augment is '{augment}', expected 'none' or 'crop-flip' for images of one size.")
     if pad < 0:
         raise DataError(f"pad is {pad}, expected 0 or more pixels.")

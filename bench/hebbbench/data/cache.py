@@ -24,6 +24,7 @@ import numpy as np
 
 from hebbbench.errors import DataError
 
+from .encoded import EncodedSplit, open_encoded
 from .identity import pins
 from .places import CACHE_VARIABLE
 from .spec import SPLITS, DatasetSpec
@@ -43,16 +44,16 @@ class Entry:
     """An opened cache entry: memory-mapped splits in canonical order, their identities and their source."""
 
     folder: Path
-    splits: Mapping[str, Split]
+    splits: Mapping[str, Split | EncodedSplit]
     identity: dict[str, str]
     source: str
 
 
 def entry_folder(cache: Path, spec: DatasetSpec) -> Path:
     """Where the entry of a dataset lies, whether or not it is there."""
-    pinned = pins().get(spec.name)
+    pinned = pins().get(spec.stored)
     key = "-".join(pinned[split][:8] for split in SPLITS) if pinned else "unpinned"
-    return cache / f"{spec.name}-{key}"
+    return cache / f"{spec.stored}-{key}"
 
 
 def open_entry(folder: Path, spec: DatasetSpec) -> Entry | None:
@@ -64,15 +65,21 @@ def open_entry(folder: Path, spec: DatasetSpec) -> Entry | None:
     try:
         text = (folder / _META).read_text(encoding="utf-8")
         meta = json.loads(text)
-        if meta["format"] != FORMAT or meta["dataset"] != spec.name:
+        if meta["format"] != FORMAT or meta["dataset"] != spec.stored:
             return None
         if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
             return None
         identity = {split: str(meta["identity"][split]) for split in SPLITS}
-        if pins().get(spec.name, identity) != identity:
+        if pins().get(spec.stored, identity) != identity:
             return None
-        splits = {}
+        splits: dict[str, Split | EncodedSplit] = {}
         for split in SPLITS:
+            if spec.raw is not None:
+                encoded = open_encoded(folder, split, spec)
+                if encoded is None:
+                    return None
+                splits[split] = encoded
+                continue
             images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
             count = spec.counts[split]
@@ -112,7 +119,7 @@ def await_entry(folder: Path, spec: DatasetSpec) -> Entry:
 
 
 @contextmanager
-def _writing(cache: Path) -> Iterator[None]:
+def writing(cache: Path) -> Iterator[None]:
     """Turn a failure to write into a DataError that names the cache folder and the ways out."""
     try:
         yield
@@ -131,7 +138,7 @@ def workspace(folder: Path) -> Iterator[Path]:
     Raises DataError if it cannot be made.
     """
     partial = folder.with_name(f".{folder.name}.{uuid.uuid4().hex}{_PARTIAL}")
-    with _writing(folder.parent):
+    with writing(folder.parent):
         folder.parent.mkdir(parents=True, exist_ok=True)
         _remove_abandoned(folder.parent)
         # mkdir rather than tempfile: a shared cache follows the umask.
@@ -149,19 +156,29 @@ def write_entry(
 
     Raises DataError if they cannot be written.
     """
-    sizes = {}
-    with _writing(partial.parent):
+    with writing(partial.parent):
         for split in SPLITS:
             for part, array in (("images", splits[split].images), ("labels", splits[split].labels)):
-                path = partial / f"{split}_{part}.npy"
-                with path.open("wb") as file:
+                with (partial / f"{split}_{part}.npy").open("wb") as file:
                     np.save(file, array, allow_pickle=False)
-                    _flush(file)
-                sizes[path.name] = path.stat().st_size
+    seal_entry(partial, spec, identity, source)
+
+
+def seal_entry(partial: Path, spec: DatasetSpec, identity: Mapping[str, str], source: str) -> None:
+    """Flush the files of an entry in `partial` to disk, and write what they are beside them.
+
+    Raises DataError if they cannot be written.
+    """
+    with writing(partial.parent):
+        sizes = {}
+        for path in sorted(partial.iterdir()):
+            with path.open("rb+") as file:
+                _flush(file)
+            sizes[path.name] = path.stat().st_size
         meta = {
             "format": FORMAT,
-            "dataset": spec.name,
-            "shape": list(spec.shape),
+            "dataset": spec.stored,
+            "shape": list(spec.shape) if spec.raw is None else None,
             "identity": dict(identity),
             "source": source,
             "bytes": sizes,
@@ -177,7 +194,7 @@ def publish(partial: Path, folder: Path, spec: DatasetSpec, *, replace: bool = F
     Raises DataError if it cannot be renamed.
     """
     aside = partial.with_suffix(".old" + _PARTIAL)
-    with _writing(folder.parent):
+    with writing(folder.parent):
         _flush_folder(partial)
         while True:
             try:

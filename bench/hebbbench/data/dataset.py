@@ -8,7 +8,19 @@ from pathlib import Path
 
 from hebbbench.errors import DataError
 
-from .cache import Entry, await_entry, entry_folder, open_entry, publish, workspace, write_entry
+from .cache import (
+    Entry,
+    await_entry,
+    entry_folder,
+    open_entry,
+    publish,
+    seal_entry,
+    workspace,
+    write_entry,
+    writing,
+)
+from .encoded import EncodedSplit, find_encoded, pack
+from .encoded import by_hand as by_hand_encoded
 from .identity import identity_of_digests, order_of_digests, pins, sample_digests
 from .places import resolve_cache, resolve_data_root
 from .sources import Source, find_source, read_source
@@ -23,9 +35,9 @@ Progress = Callable[[int, int], None]
 class _Seal:
     """Holds the test split until it is taken, once."""
 
-    split: Split | None
+    split: Split | EncodedSplit | None
 
-    def take(self, name: str) -> Split:
+    def take(self, name: str) -> Split | EncodedSplit:
         if self.split is None:
             raise DataError(
                 f"the test split of {name} has already been opened: it is read once, when training is over. "
@@ -46,13 +58,13 @@ class Dataset:
     name: str
     classes: int
     shape: tuple[int, int, int]
-    train: Split
+    train: Split | EncodedSplit
     identity: dict[str, str]
     pinned: bool
     source: str
     _test: _Seal = field(repr=False)
 
-    def open_test(self) -> Split:
+    def open_test(self) -> Split | EncodedSplit:
         """The test split. It is given once: a second call raises DataError."""
         return self._test.take(self.name)
 
@@ -80,7 +92,7 @@ def load(
         shape=spec.shape,
         train=entry.splits["train"],
         identity=entry.identity,
-        pinned=name in pins(),
+        pinned=spec.stored in pins(),
         source=entry.source,
         _test=_Seal(entry.splits["test"]),
     )
@@ -100,6 +112,8 @@ def ensure_entry(
     entry = None if rebuild else open_entry(folder, spec)
     if entry is not None:
         return entry
+    if spec.raw is not None:
+        return _packed(spec, folder, resolve_data_root(data_root), progress, rebuild)
     source = find_source(spec, resolve_data_root(data_root), bool(offline))
     # The workspace comes first: a cache that cannot be written fails before the decoding, not after.
     with workspace(folder) as partial:
@@ -109,10 +123,23 @@ def ensure_entry(
     return await_entry(folder, spec)
 
 
-def _read_canonical(
-    spec: DatasetSpec, source: Source, progress: Progress | None
-) -> tuple[dict[str, Split], dict[str, str]]:
-    """The splits of `source` in canonical order with their identities, checked against the pins."""
+def _packed(spec: DatasetSpec, folder: Path, data_root: Path | None, progress: Progress | None, rebuild: bool) -> Entry:
+    """The entry of a dataset that stays encoded, made from what lies below the data root."""
+    found = find_encoded(spec, data_root) if data_root is not None else None
+    if found is None:
+        looked = "no data root is set" if data_root is None else f"the data root {data_root} does not have it"
+        raise DataError(f"the dataset {spec.stored} is not on this machine: {looked}. {by_hand_encoded(spec)}")
+    kind, place = found
+    with workspace(folder) as partial:
+        with writing(folder.parent):
+            identity = pack(spec, kind, place, partial, _advance(spec, progress))
+        check_pins(spec, identity, f"{spec.stored} from {place}")
+        seal_entry(partial, spec, identity, f"{kind} {place.name}")
+        publish(partial, folder, spec, replace=rebuild)
+    return await_entry(folder, spec)
+
+
+def _advance(spec: DatasetSpec, progress: Progress | None) -> Callable[[int], None]:
     total = sum(spec.counts.values())
     done = 0
 
@@ -122,9 +149,16 @@ def _read_canonical(
         if progress is not None:
             progress(done, total)
 
+    return advance
+
+
+def _read_canonical(
+    spec: DatasetSpec, source: Source, progress: Progress | None
+) -> tuple[dict[str, Split], dict[str, str]]:
+    """The splits of `source` in canonical order with their identities, checked against the pins."""
     splits: dict[str, Split] = {}
     identity: dict[str, str] = {}
-    for split, raw in read_source(spec, source, advance).items():
+    for split, raw in read_source(spec, source, _advance(spec, progress)).items():
         digests = sample_digests(raw.images, raw.labels)
         order = order_of_digests(digests)
         splits[split] = Split(raw.images[order], raw.labels[order])
@@ -135,7 +169,7 @@ def _read_canonical(
 
 def check_pins(spec: DatasetSpec, identity: dict[str, str], where: str) -> None:
     """Raise DataError if a pinned split's identity is not the one found; `where` names the data."""
-    for split, expected in pins().get(spec.name, {}).items():
+    for split, expected in pins().get(spec.stored, {}).items():
         if identity[split] != expected:
             remedy = f"Get {spec.hub_id} from the Hugging Face hub again" if spec.hub_id else "Reinstall HebbBench"
             raise DataError(

@@ -9,6 +9,8 @@ from hebbbench.errors import DataError
 
 from .cache import entry_folder, open_entry
 from .dataset import Progress, check_pins, ensure_entry
+from .encoded import EncodedSplit, find_encoded
+from .encoded import by_hand as by_hand_encoded
 from .hub import by_hand
 from .identity import identity_of_digests, pins, sample_digests
 from .places import resolve_cache, resolve_data_root
@@ -42,8 +44,11 @@ def _status(spec: DatasetSpec, data_root: Path | None, cache: Path | None) -> Da
     found, fault = None, ""
     entry = None
     try:
-        source = find_local(spec, resolve_data_root(data_root))
-        if source is not None:
+        root = resolve_data_root(data_root)
+        if spec.raw is not None:
+            place = find_encoded(spec, root) if root is not None else None
+            found = str(place[1]) if place is not None else None
+        elif (source := find_local(spec, root)) is not None:
             found = str(source.folder or source.label)
         entry = open_entry(entry_folder(resolve_cache(cache), spec), spec)
     except DataError as error:
@@ -53,10 +58,13 @@ def _status(spec: DatasetSpec, data_root: Path | None, cache: Path | None) -> Da
     elif fault:
         advice = fault
     elif found is not None:
-        advice = f"Ready; decoded at first use, or now with 'hebbbench data prepare {spec.name}'."
+        done = "decoded" if spec.raw is None else "packed into the cache"
+        advice = f"Ready; {done} at first use, or now with 'hebbbench data prepare {spec.name}'."
+    elif spec.raw is not None:
+        advice = f"Not on this machine. {by_hand_encoded(spec)}"
     else:
         advice = f"Not on this machine. It is downloaded from {spec.hub_id} at first use. Or: {by_hand(spec)}"
-    pinned = spec.name in pins()
+    pinned = spec.stored in pins()
     if not pinned:
         advice += " Unpinned: HebbBench knows no identity to check it against."
     return DatasetStatus(
@@ -98,7 +106,13 @@ def verify(name: str, *, cache: Path | None = None) -> dict[str, str]:
         raise DataError(f"{name} has no whole cache entry at {folder}. Run: hebbbench data prepare {name}")
     identity = {}
     for split in SPLITS:
-        digests = sample_digests(entry.splits[split].images, entry.splits[split].labels)
+        samples = entry.splits[split]
+        if isinstance(samples, EncodedSplit):
+            digests = samples.digests()
+            for i in range(len(samples)):
+                samples.image(i)
+        else:
+            digests = sample_digests(samples.images, samples.labels)
         identity[split] = identity_of_digests(digests)
         fault = None
         if identity[split] != entry.identity[split]:

@@ -18,6 +18,10 @@ class DatasetSpec:
     folders below a data root where Hugging Face parquet files are looked for, in order.
     `torchvision_folder` is where torchvision's class `torchvision_class` keeps its files below its root.
     An embedded dataset comes with an installed package and needs no data root.
+
+    `raw` names a dataset whose images keep their files' form and size and are decoded as they are used; `shape` is then
+    what a network gets. Several datasets may share one `raw`. `folders` are where its images may lie below a data root,
+    in one folder a class.
     """
 
     name: str
@@ -31,6 +35,13 @@ class DatasetSpec:
     torchvision_class: str | None = None
     torchvision_folder: str | None = None
     embedded: bool = False
+    raw: str | None = None
+    folders: tuple[str, ...] = ()
+
+    @property
+    def stored(self) -> str:
+        """The name under which its samples are cached and pinned."""
+        return self.raw or self.name
 
 
 def _subfolders(hub_id: str, config: str) -> tuple[str, ...]:
@@ -81,6 +92,28 @@ DATASETS: dict[str, DatasetSpec] = {
         torchvision_folder="cifar-100-python",
     ),
 }
+
+for _size in (160, 210, 224):
+    DATASETS[f"imagenet-{_size}"] = DatasetSpec(
+        name=f"imagenet-{_size}",
+        classes=1000,
+        shape=(_size, _size, 3),
+        counts={"train": 1281167, "test": 50000},
+        hub_id="ILSVRC/imagenet-1k",
+        subfolders=("imagenet-1k/data", "imagenet-1k", "ILSVRC/imagenet-1k/data"),
+        raw="imagenet",
+        folders=("imagenet", "ILSVRC2012"),
+    )
+DATASETS["imagenette-160"] = DatasetSpec(
+    name="imagenette-160",
+    classes=10,
+    shape=(160, 160, 3),
+    counts={"train": 9469, "test": 3925},
+    hub_id="frgfm/imagenette",
+    subfolders=("imagenette/full_size", "frgfm/imagenette/full_size"),
+    raw="imagenette",
+    folders=("imagenette2",),
+)
 
 
 def dataset_names() -> list[str]:

@@ -16,8 +16,9 @@ from torch import Tensor
 
 from hebbbench import registry
 from hebbbench.cell import Cell
-from hebbbench.data import Dataset, Split, dataset_spec, split_indices
+from hebbbench.data import Dataset, EncodedSplit, Split, dataset_spec, split_indices
 from hebbbench.data.batches import Batches
+from hebbbench.data.decoding import Decoded, ahead
 from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
 from hebbbench.plasticity.signals import weight_rows
 from hebbbench.progress import Reporter
@@ -261,9 +262,19 @@ class Course:
     def _learner(self) -> Learner:
         return Learner(self.cell, self.dataset.shape, self.dataset.classes, self.device)
 
-    def _batches(self, split: Split) -> Batches:
+    def _batches(self, split: Split | EncodedSplit) -> Batches:
         data = self.cell.work.data
         layout = architecture_layout(self.cell.work.architecture.name)
+        if isinstance(split, EncodedSplit):
+            return Decoded(  # type: ignore[return-value]
+                split,
+                self.dataset.shape[0],
+                device=self.device,
+                mean=data.mean,
+                std=data.std,
+                layout=layout,
+                augment=data.augment,
+            )
         return Batches(
             split.images,
             split.labels,
@@ -281,8 +292,7 @@ class Course:
     def _accuracy(self, learner: Learner, batches: Batches, indices: Tensor) -> float:
         """The network's own read-out, in inference mode, on the indexed samples."""
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for part in indices.split(256):
-            x, labels = batches.plain(part)
+        for x, labels in ahead(batches, indices.split(256)):
             correct += (learner.logits(x).argmax(1) == labels).sum()
         return correct.item() / len(indices)
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hebbbench.data.batches import Batches
+from hebbbench.data.decoding import ahead
 from hebbbench.progress import Reporter
 from hebbbench.rng import generator
 from hebbbench.training.learner import Learner, batch_norms
@@ -36,9 +37,9 @@ def estimate_statistics(learner: Learner, batches: Batches, indices: Tensor, sam
         norm.train()
     order = torch.randperm(len(indices), generator=generator(learner.seed, "statistics"))[:samples]
     with torch.no_grad():
-        for part in indices[order.to(indices.device)].split(STATISTICS_BATCH):
-            if len(part) > 1:
-                learner.model.body(batches.plain(part)[0])
+        parts = indices[order.to(indices.device)].split(STATISTICS_BATCH)
+        for x, _ in ahead(batches, [part for part in parts if len(part) > 1]):
+            learner.model.body(x)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     learner.model.eval()
@@ -62,8 +63,8 @@ def extract(learner: Learner, batches: Batches, indices: Tensor, reporter: Repor
     memory-mapped file under `scratch` that vanishes with the process.
     """
     features: Tensor | None = None
-    for start in range(0, len(indices), EXTRACT_BATCH):
-        rows = learner.features(batches.plain(indices[start : start + EXTRACT_BATCH])[0])
+    for number, (x, _) in enumerate(ahead(batches, indices.split(EXTRACT_BATCH) if len(indices) else [])):
+        start, rows = number * EXTRACT_BATCH, learner.features(x)
         if features is None:
             features = _allocate(len(indices), rows.shape[1], learner.device, scratch)
         features[start : start + len(rows)] = rows

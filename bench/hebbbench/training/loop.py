@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from hebbbench.data.batches import Batches
+from hebbbench.data.decoding import ahead
 from hebbbench.errors import HebbBenchError, RunInterrupted
 from hebbbench.progress import Reporter, duration
 from hebbbench.protocol import Training
@@ -128,9 +129,10 @@ class Loop:
         stage_steps = self.training.epochs * self.per_epoch
         loss_sum = torch.tensor(state.loss, dtype=torch.float64, device=self.learner.device)
         began = time.perf_counter()
-        for batch in range(state.batch, self.per_epoch):
-            source = generator(self.learner.seed, "augmentation", state.step)
-            x, labels = self.batches.batch(order[batch * size : (batch + 1) * size], source)
+        first, step = state.batch, state.step
+        parts = order.split(size)[first : self.per_epoch]
+        sources = (generator(self.learner.seed, "augmentation", step + i) for i in range(len(parts)))
+        for batch, (x, labels) in enumerate(ahead(self.batches, parts, sources), start=first):
             done = (state.epoch * self.per_epoch + batch) / stage_steps
             batch_loss = self.learner.step(x, labels, state.step, done, only)
             if batch_loss is not None:
