@@ -17,7 +17,6 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-
 POOLS: dict[str, Callable[[], nn.Module]] = {
     "max": partial(nn.MaxPool2d, 4, 2, 1),
     "avg": partial(nn.AvgPool2d, 2),

@@ -3,7 +3,7 @@
     conv 5×5 → ReLU → max 2 → norm; conv 3×3 → ReLU → norm; conv 3×3 → ReLU → max 2 → norm; conv 3×3 → ReLU → norm;
     flatten → linear 4096 → ReLU → norm → dropout → linear
 
-On ImageNet, at 210 pixels, eight convolutions: 7×7 with max 3, then 3×3, with max 2 behind the third, fifth and seventh.
+On ImageNet, at 210 pixels, eight convolutions: 7×7 with max 3, then 3×3, with max 2 behind the third, fifth, seventh.
 arXiv:2207.03172; arXiv:2601.21367. Batch norms behind convolutions have no affine part, the one behind the
 fully connected layer has. About 10.3 million parameters, 92 % of them in the fully connected layer.
 """

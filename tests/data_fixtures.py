@@ -110,6 +110,23 @@ def write_cifar(root: Path, splits: dict[str, Split], monkeypatch) -> Path:
     return folder
 
 
+def write_stl(root: Path, splits: dict[str, Split], monkeypatch) -> Path:
+    """torchvision's STL-10 folder below `root`, whose class is told not to expect the published MD5s."""
+    from torchvision.datasets import STL10
+
+    files = {split: [[f"{split}_X.bin", None], [f"{split}_y.bin", None]] for split in splits}
+    monkeypatch.setattr(STL10, "train_list", [*files["train"], ["unlabeled_X.bin", None]])
+    monkeypatch.setattr(STL10, "test_list", files["test"])
+    folder = root / "stl10_binary"
+    folder.mkdir(parents=True)
+    (folder / "unlabeled_X.bin").touch()
+    for split, data in splits.items():
+        # Column by column, and classes counted from 1.
+        (folder / f"{split}_X.bin").write_bytes(data.images.transpose(0, 3, 2, 1).tobytes())
+        (folder / f"{split}_y.bin").write_bytes((data.labels + 1).astype(np.uint8).tobytes())
+    return folder
+
+
 def hub_table(spec: DatasetSpec, data: Split):
     """A `datasets.Dataset` like the one the hub serves."""
     import datasets

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import references
 from hebbbench import registry
 from hebbbench.architectures.deephebb import Triangle
+from hebbbench.data import dataset_spec
 from hebbbench.errors import ProtocolError, UnknownNameError
 from hebbbench.plasticity.select import select
 from hebbbench.training.learner import build_model
@@ -189,6 +190,46 @@ def test_fasthebb_normalises_last_and_only_the_wide_layers_norm_learns():
 def test_fasthebb_takes_the_smallest_input_it_promises():
     model = build("fasthebb", (3, 26, 26), widths=(2, 3, 4, 5), hidden=6)
     assert model(batch(model, (3, 26, 26))).shape == (2, 10)
+
+
+# Their ImageNet forms
+
+
+def of_protocol(name: str) -> nn.Module:
+    """A protocol's network with shapes and no values, from its own options."""
+    work = registry.protocol(name)
+    spec = dataset_spec(work.data.dataset)
+    return build_model(work.architecture.name, work.architecture.options, spec.shape, spec.classes, outline=True)
+
+
+def test_deephebb_on_imagenet_has_five_convolutions_and_reads_means():
+    model = of_protocol("imagenet-deephebb")
+    convolutions = [count(module) for module in model.body if isinstance(module, nn.Conv2d)]
+    assert convolutions == [3600, 82_944, 1_327_104, 21_233_664, 339_738_624]
+    assert model.head.linear.in_features == 12288
+
+
+def test_fasthebb_on_imagenet_has_ten_layers_and_a_last_map_of_three_by_three():
+    model = of_protocol("imagenet-fasthebb")
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
+    assert [layer.weight.shape[0] for layer in layers] == [96, 128, 192, 192, 256, 256, 384, 512, 4096, 1000]
+    assert model.body.fc9.in_features == 512 * 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("name", "features"), [("stl10-deephebb", 6144 * 6 * 6), ("imagenette-deephebb", 12288 * 5 * 5)]
+)
+def test_deephebbs_deeper_forms_read_every_position(name, features):
+    assert of_protocol(name).head.linear.in_features == features
+
+
+def test_a_depth_and_a_growth_say_which_blocks_deephebb_has():
+    model = build("deephebb", widths=(4, 9, 9), depth=2, growth=3)
+    assert [module.out_channels for module in model.body if isinstance(module, nn.Conv2d)] == [4, 12]
+    assert [type(module).__name__ for module in model.body if "Pool" in type(module).__name__] == ["MaxPool2d"] * 2
+    assert model.head.linear.in_features == 12 * 8 * 8
+    with pytest.raises(ProtocolError, match="depth = 4, expected 1 to 3"):
+        build_model("deephebb", {"depth": 4}, (32, 32, 3), 10)
 
 
 # VGG and ResNet

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -19,6 +20,7 @@ from data_fixtures import (
     write_cifar,
     write_idx,
     write_parquet,
+    write_stl,
     write_table,
 )
 from hebbbench import data
@@ -286,3 +288,13 @@ def test_datasets_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(DataError, match=r"needs the package 'datasets'.*hebbbench\[data\]"):
         data.load(GREY.name, cache=tmp_path)
+
+
+def test_stl10_is_read_from_torchvisions_folder(tmp_path, monkeypatch):
+    spec = replace(DATASETS["stl10"], counts={"train": 20, "test": 10})
+    monkeypatch.setitem(DATASETS, "stl10", spec)
+    splits = samples(spec)
+    write_stl(tmp_path, splits, monkeypatch)
+    loaded = data.load("stl10", data_root=tmp_path, cache=tmp_path / "cache")
+    assert loaded.identity["train"] == data.split_identity(splits["train"].images, splits["train"].labels)
+    assert len(loaded.open_test()) == 10

@@ -187,7 +187,11 @@ def _row(protocol: Protocol, axes: Axes, results: Sequence[Result], values: Mapp
         other=summarise(others),
         gap=paired(own, values[BACKPROP]) if BACKPROP in values and rule != BACKPROP else None,
         over_random=paired(own, values[RANDOM]) if RANDOM in values and rule != RANDOM else None,
-        published=tuple(entry for entry in protocol.published if entry.rule == rule and entry.axes == axes),
+        published=tuple(
+            entry
+            for entry in protocol.published
+            if entry.rule == rule and entry.axes == axes and entry.metric == Published.model_fields["metric"].default
+        ),
         flaws=_flaws(protocol, results, len(own)),
         known=known,
     )

@@ -62,6 +62,8 @@ def _status(spec: DatasetSpec, data_root: Path | None, cache: Path | None) -> Da
         advice = f"Ready; {done} at first use, or now with 'hebbbench data prepare {spec.name}'."
     elif spec.raw is not None:
         advice = f"Not on this machine. {by_hand_encoded(spec)}"
+    elif spec.hub_id is None:
+        advice = f"Not on this machine. {by_hand(spec)}"
     else:
         advice = f"Not on this machine. It is downloaded from {spec.hub_id} at first use. Or: {by_hand(spec)}"
     pinned = spec.stored in pins()

@@ -91,6 +91,15 @@ DATASETS: dict[str, DatasetSpec] = {
         torchvision_class="CIFAR100",
         torchvision_folder="cifar-100-python",
     ),
+    "stl10": DatasetSpec(
+        name="stl10",
+        classes=10,
+        shape=(96, 96, 3),
+        counts={"train": 5000, "test": 8000},
+        subfolders=("stl10", "stl10/data"),
+        torchvision_class="STL10",
+        torchvision_folder="stl10_binary",
+    ),
 }
 
 for _size in (160, 210, 224):

@@ -43,9 +43,12 @@ def read_torchvision(spec: DatasetSpec, root: Path, split: str) -> Split:
         with warnings.catch_warnings():
             # The published CIFAR pickles hold an old spelling of a NumPy dtype.
             warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
-            loaded = build(root, train=split == "train", download=False)
-        images = np.asarray(loaded.data)
-        labels = np.asarray(loaded.targets)
+            if spec.torchvision_class == "STL10":
+                loaded = build(root, split=split, download=False)
+                images, labels = loaded.data.transpose(0, 2, 3, 1), np.asarray(loaded.labels)
+            else:
+                loaded = build(root, train=split == "train", download=False)
+                images, labels = np.asarray(loaded.data), np.asarray(loaded.targets)
     except Exception as error:  # torchvision asserts, unpickles and reshapes; each failure means bad files.
         raise DataError(
             f"{folder}: torchvision cannot read the {split} split of {spec.name} "
