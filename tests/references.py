@@ -126,6 +126,20 @@ def reference_softhebb(
     return _tensor(d)
 
 
+def reference_softhebb_plain(x_patches: Tensor, weight: Tensor, temperature: float, anti_hebbian: bool) -> Tensor:
+    """Δw_k = mean over rows of y_k (x − u_k w_k), y the softmax with the losers' sign negated if anti-Hebbian."""
+    x, w = _floats(x_patches), _floats(weight)
+    u = potentials(x, w)
+    d = [[0.0 for _ in unit] for unit in w]
+    for n, row in enumerate(u):
+        p = softmax(row, temperature)
+        winner = row.index(max(row))
+        for k, unit in enumerate(w):
+            y = p[k] if k == winner or not anti_hebbian else -p[k]
+            d[k] = [old + y * (x[n][i] - row[k] * unit[i]) / len(u) for i, old in enumerate(d[k])]
+    return _tensor(d)
+
+
 def reference_ghl(x_patches: Tensor, weight: Tensor, grad: Tensor, tau: float) -> Tensor:
     """Δw = −|H| / max|H| · sign(∂L/∂w), H summed over rows before its magnitude is taken; sign(0) = 0."""
     x, w, g = _floats(x_patches), _floats(weight), _floats(grad)

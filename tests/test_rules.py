@@ -59,6 +59,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("hebbnet", {"keep": "weight"}),
     ("liuson", {}),
     ("liuson", {"temperature": 0.5, "mask": "printed"}),
+    ("softhebb_plain", {}),
+    ("softhebb_plain", {"temperature": 0.5, "anti_hebbian": False}),
     ("liuson_triangle", {}),
     ("liuson_triangle", {"temperature": 0.5}),
     ("eghr", {}),
