@@ -34,6 +34,7 @@ COLUMNS = """\
   confidence interval of that mean, by Student's t, not corrected for the number of rows].
 - **published**: what the rule's authors or others printed, listed with its source below the table; never
   ranked.
+- **passes**: arithmetic of one training step, counted as it ran, in forward passes of the network.
 - **train s**, **read-out s**, **memory MiB**: medians over the seeds that finished: time of training the
   network, time of training the read-out, peak memory."""
 SIGNALS = """\

@@ -102,6 +102,12 @@ class Row:
         values = [float(cost) for cost in costs if cost is not None]
         return median(values) if values else None
 
+    @property
+    def passes(self) -> float | None:
+        """The counted arithmetic of a step in forward passes of the network; None if no result has it."""
+        counted = [result.work for result in self.results if result.work is not None]
+        return median(work.step_flops / work.forward_flops for work in counted) if counted else None
+
 
 @dataclass(frozen=True)
 class Table:

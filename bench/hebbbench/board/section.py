@@ -21,7 +21,7 @@ SCORES = {
     "end_to_end.test.accuracy": ("end-to-end %", "the network's own output"),
 }
 ALWAYS = 4  # the first columns stand in every table; the others only where a row has something to say
-RIGHT = frozenset({"tier", "train s", "read-out s", "memory MiB"})
+RIGHT = frozenset({"tier", "passes", "train s", "read-out s", "memory MiB"})
 UNTESTED = "\\* Differs from the best row of its tier by the same amount at every seed: no test is possible."
 CONSEQUENCE = {
     BACKPROP: "the gap to it cannot be given",
@@ -80,7 +80,8 @@ def _table(table: Table) -> list[str]:
     (other,) = (name for name in HEADLINES if name != table.protocol.headline)
     header = [
         "tier", "rule", SCORES[table.protocol.headline][0], "gap to bp, points", SCORES[other][0],
-        "published %", "epochs", "train s", "read-out s", "memory MiB", "plausibility", "signals", "recipe", "notes",
+        "published %", "epochs", "passes", "train s", "read-out s", "memory MiB", "plausibility", "signals", "recipe",
+        "notes",
     ]  # fmt: skip
     rows = [_cells(row) for row in table.rows]
     kept = [i for i in range(len(header)) if i < ALWAYS or any(row[i] != NOTHING for row in rows)]
@@ -112,6 +113,7 @@ def _cells(row: Row) -> list[str]:
         text.spread(row.other),
         published or NOTHING,
         " / ".join(row.epochs),
+        NOTHING if row.passes is None else f"{row.passes:.1f}",
         text.seconds(row.median_cost("train_seconds")),
         text.seconds(row.median_cost("probe_seconds")),
         text.mebibytes(row.median_cost("peak_memory_bytes")),

@@ -110,6 +110,17 @@ class Cost(Strict):
     resumed: NonNegativeInt = Field(description="how often the cell went on from a checkpoint")
 
 
+class Work(Strict):
+    """Arithmetic of one step at the recipe's batch size, as counted: operations in products, two a multiply–add."""
+
+    forward_flops: PositiveInt = Field(description="of one forward pass through body and read-out")
+    step_flops: PositiveInt = Field(description="of one whole step; over forward_flops, its cost in forward passes")
+    achieved_flops_per_second: NonNegativeFloat | None = Field(description="mean over training, with its data")
+    ceiling_flops_per_second: NonNegativeFloat | None = Field(
+        description="the best rate of a square matrix product on the same device, threads and precision"
+    )
+
+
 class Environment(Strict):
     """Where it ran. What could not be found out is null, with the reason under `unavailable`."""
 
@@ -161,6 +172,7 @@ class Result(Strict):
         default=None, description="the rule's plausibility as measured when the cell ran; left out where it was not"
     )
     cost: Cost
+    work: Work | None = Field(default=None, description="left out where nothing was trained or counted")
     environment: Environment
     started: str
     finished: str
@@ -173,11 +185,12 @@ class Result(Strict):
         return self
 
     @model_serializer(mode="wrap")
-    def _without_absent_card(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Results from before there were cards keep their canonical text."""
+    def _without_absent_parts(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results from before there were cards and counted work keep their canonical text."""
         plain: dict[str, Any] = whole(self)
-        if self.card is None:
-            plain.pop("card", None)
+        for part in ("card", "work"):
+            if getattr(self, part) is None:
+                plain.pop(part, None)
         return plain
 
     def measurement(self) -> dict[str, Any]:

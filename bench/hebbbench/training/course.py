@@ -35,6 +35,7 @@ from hebbbench.training.observer import Observer
 from hebbbench.training.probe import Labelled, LinearProbe, fit, standardise
 from hebbbench.training.published import PublishedReadout
 from hebbbench.training.witness import Witness
+from hebbbench.training.work import Work, ceiling, count
 
 PROBED_STEPS = 2
 """Steps run twice, before training, to see whether this machine repeats its bits."""
@@ -49,6 +50,7 @@ class Measured:
     probe_curve: list[tuple[float, float]] = field(default_factory=list)
     weights: str | None = None
     determinism: bool | None = None
+    work: Work | None = None
     observer: Observer | None = None
     state: State = field(default_factory=State)
     phase: str = "setup"
@@ -307,9 +309,25 @@ class Course:
                 source = generator(self.cell.seed, "determinism probe", step)
                 order = torch.randperm(len(self.train_indices), generator=source)[:size]
                 x, labels = batches.batch(self.train_indices[order.to(self.device)], source)
-                learner.step(x, labels, step, 0.0, 0 if training.schedule == "layerwise" else None)
+                only = 0 if training.schedule == "layerwise" else None
+                if self.measured.work is None:
+                    self.measured.work = count(learner, x, labels, step, only)
+                else:
+                    learner.step(x, labels, step, 0.0, only)
             digests.add(learner.digest())
         return len(digests) == 1
+
+    def _work(self) -> schema.Work | None:
+        counted, state = self.measured.work, self.measured.state
+        if counted is None or not counted.step:
+            return None
+        precision = torch.bfloat16 if self.cell.work.precision == "bfloat16" else torch.float32
+        return schema.Work(
+            forward_flops=counted.forward,
+            step_flops=counted.step,
+            achieved_flops_per_second=counted.step * state.step / state.seconds if state.seconds else None,
+            ceiling_flops_per_second=ceiling(self.device, precision),
+        )
 
     def _record(
         self,
@@ -368,6 +386,7 @@ class Course:
                 samples_seen=state.samples,
                 resumed=state.resumed,
             ),
+            work=self._work(),
             environment=describe(str(self.device), measured.determinism),
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),

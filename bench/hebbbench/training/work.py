@@ -36,7 +36,7 @@ class Counter(TorchDispatchMode):
     """Counts the operations of every product that runs within the context, on any device and in any direction."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.operations = 0
 
     def __torch_dispatch__(
