@@ -359,3 +359,17 @@ hebbbench.board.build(Path("no-such-folder"))
 sys.exit("torch" in sys.modules)
 """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_work_of_a_step_stands_in_forward_passes(full: Sources) -> None:
+    def counted(seed: int, step: int) -> Result:
+        work = {"forward_flops": 100, "step_flops": step}
+        rates = {"achieved_flops_per_second": None, "ceiling_flops_per_second": None}
+        return make_result(DIGITS, "oja", seed, 0.8, work={**work, **rates})
+
+    assert "passes" not in next(line for line in board.render(full).splitlines() if line.startswith("| tier"))
+    store_all([counted(0, 190), counted(1, 190), counted(2, 500)], full.root)
+    sources = make_sources(full.root)
+    assert row_of(sources, "oja").passes == 1.9
+    assert row_of(sources, "softhebb").passes is None
+    assert re.search(r"^\|.*\[oja\].*\| +1\.9 \|", board.render(sources), flags=re.MULTILINE)
