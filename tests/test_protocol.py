@@ -11,9 +11,15 @@ import pytest
 import yaml
 
 from hebbbench import registry
+from hebbbench.cell import cells
+from hebbbench.data import dataset_spec
 from hebbbench.errors import ProtocolError, UnknownNameError
+from hebbbench.plasticity.rule import per_layer
+from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol, load_protocol
 from hebbbench.recipe import Recipe, RecipeFile, load_recipes, resolve
+from hebbbench.training import optimise
+from hebbbench.training.learner import build_model
 from hebbbench.validation import canonical_json, read_yaml, validate
 
 VALID: dict[str, Any] = {
@@ -438,6 +444,36 @@ def test_a_recipe_that_touches_what_is_frozen_is_refused_by_name(fields, entry):
     assert "Free: epochs, optimizer, architecture.norm, architecture.dropout." in str(caught.value)
 
 
+def test_an_axis_over_a_hyperparameter_varies_the_rules_that_have_it():
+    protocol = make("hyperparameters", {"temperature": 1.0})
+    varied = changed("axes", {"tau": {"path": "hyperparameters.temperature", "values": [0.5, 2.0]}})
+    varied |= {"hyperparameters": {"temperature": 1.0}, "published": []}
+    point = validate(Protocol, varied, "toy.yaml").at({"tau": 2.0})
+    has = Recipe(provenance="default", hyperparameters={"temperature": 3.0, "power": 2})
+    assert resolve(protocol, has, "ghl").hyperparameters == {"temperature": 1.0, "power": 2}
+    assert resolve(point, has, "ghl").hyperparameters == {"temperature": 2.0, "power": 2}
+    assert resolve(point, None, "bp").hyperparameters == {}
+
+
+def test_no_fixed_hyperparameters_leave_the_hash_as_it_was():
+    assert "hyperparameters" not in make().identity()
+    assert make().hash == make("hyperparameters", {}).hash != make("hyperparameters", {"temperature": 1.0}).hash
+
+
+def test_where_the_depth_is_an_axis_lists_are_cut_to_it():
+    plain = changed("architecture", {"name": "deephebb", "options": {"depth": 3}})
+    plain |= {"axes": {"depth": {"path": "architecture.options.depth", "values": [1, 2, 3]}}, "published": []}
+    plain["free"] = ["optimizer"]
+    recipe = Recipe(
+        provenance="default",
+        hyperparameters={"temperature": [1.0, 2.0, 3.0], "rate_power": 0.5},
+        optimizer={"lr": [0.1, 0.2, 0.3]},
+    )
+    resolved = resolve(validate(Protocol, plain, "toy.yaml").at({"depth": 2}), recipe, "softhebb")
+    assert resolved.hyperparameters == {"temperature": [1.0, 2.0], "rate_power": 0.5}
+    assert resolved.training.optimizer.lr == [0.1, 0.2]
+
+
 def test_a_recipe_may_not_spend_more_than_the_budget():
     assert resolve(make(), recipe(epochs=10), "bp").training.epochs == 10
     with pytest.raises(ProtocolError, match=r"asks for epochs = 11; protocol 'toy' allows at most 10"):
@@ -499,6 +535,21 @@ def test_every_protocol_loads_and_names_what_exists(name):
     assert set(protocol.controls) <= set(registry.rule_names())
     for values in itertools.product(*(axis.values for axis in protocol.axes.values())):
         protocol.at(dict(zip(protocol.axes, values, strict=True)))
+
+
+@pytest.mark.parametrize("name", [name for name in registry.protocol_names() if registry.protocol(name).axes])
+def test_every_recipe_has_one_value_a_layer_at_every_point_of_a_table(name):
+    protocol = registry.protocol(name)
+    for rule in (rule for rule in registry.rule_names() if name in registry.recipes(rule)):
+        for cell in cells(protocol, [rule], [0], {}):
+            spec, work = dataset_spec(cell.work.data.dataset), cell.work
+            model = build_model(
+                work.architecture.name, cell.recipe.architecture, spec.shape, spec.classes, outline=True
+            )
+            patterns = work.plastic if registry.rule(rule).end_to_end() else work.plastic_unsupervised or work.plastic
+            layers = list(select(model, patterns))
+            per_layer(registry.rule(rule), cell.recipe.hyperparameters, layers)
+            optimise.rates(cell.recipe.training.optimizer, layers)
 
 
 @pytest.mark.parametrize("rule", registry.rule_names())

@@ -172,7 +172,7 @@ class Published(Strict):
 
 
 TRAINING_FREE = tuple(Training.model_fields)
-ADDED = ("published_probe", "diagnostics")
+ADDED = ("published_probe", "diagnostics", "hyperparameters")
 """Fields younger than the first committed results: while they hold their default, they are no part of the hash."""
 HEADLINES = ("probe.test.accuracy", "end_to_end.test.accuracy")
 
@@ -191,6 +191,10 @@ class Protocol(Strict):
         None, description="the same for rules that use no gradient, where it differs"
     )
     training: Training
+    hyperparameters: Options = Field(
+        {},
+        description="values in place of those of rules whose recipe for this protocol sets the same ones",
+    )
     free: list[str] = []
     budget: Budget
     precision: Literal["float32", "bfloat16"] = Field(

@@ -79,6 +79,8 @@ def load_recipes(path: Path) -> dict[str, Recipe]:
 def resolve(protocol: Protocol, recipe: Recipe | None, rule: str) -> Resolved:
     """`recipe` within `protocol`, which stands at one point of its axes: what an axis sets, no recipe changes.
 
+    Where the depth is an axis, a recipe's list with one value a plastic layer is cut to the depth.
+
     Raises:
         ProtocolError: the recipe sets what the protocol freezes, or spends more than the budget.
     """
@@ -101,14 +103,26 @@ def resolve(protocol: Protocol, recipe: Recipe | None, rule: str) -> Resolved:
         "training": protocol.training.model_copy(update=choices).model_dump(mode="json"),
         "architecture": {"options": {**protocol.architecture.options, **recipe.architecture}},
     }
+    hyperparameters = {
+        name: protocol.hyperparameters.get(name, value) for name, value in recipe.hyperparameters.items()
+    }
+    optimizer = resolved["training"]["optimizer"]
     for axis in protocol.axes.values():
         if axis.path.startswith(("training.", "architecture.options.")):
             write_path(resolved, axis.path, read_path(protocol.model_dump(mode="json"), axis.path, axis.path))
+        if axis.path == "architecture.options.depth":
+            depth = protocol.architecture.options["depth"]
+            hyperparameters = {name: _first(value, depth) for name, value in hyperparameters.items()}
+            optimizer["lr"] = _first(optimizer["lr"], depth)
     return Resolved(
         provenance=recipe.provenance,
         source=recipe.source,
         search=recipe.search,
-        hyperparameters=recipe.hyperparameters,
+        hyperparameters=hyperparameters,
         architecture=resolved["architecture"]["options"],
         training=validate(Training, resolved["training"], f"rule '{rule}' under protocol '{protocol.name}'"),
     )
+
+
+def _first(value: Any, depth: int) -> Any:
+    return value[:depth] if isinstance(value, list) else value
