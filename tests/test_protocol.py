@@ -111,13 +111,18 @@ def test_an_unknown_key_is_refused_with_the_nearest_valid_one(typo, near):
 @pytest.mark.parametrize(
     "key",
     [
-        *("name", "version", "data", "architecture", "plastic", "training", "budget", "seeds", "probe"),
-        *("chance", "data.dataset", "architecture.name", "training.epochs", "training.optimizer.lr"),
+        *("name", "version", "data", "architecture", "plastic", "training", "budget", "seeds"),
+        *("data.dataset", "architecture.name", "training.epochs", "training.optimizer.lr"),
         *("probe.statistics_samples", "budget.epochs", "axes.norm.path"),
     ],
 )
 def test_a_missing_key_is_named(key):
     assert f"the key '{key}' is missing" in refusal(key, MISSING)
+
+
+def test_an_accuracy_needs_its_probe_and_the_chance_of_guessing_right():
+    assert "headline = 'probe.test.accuracy' needs the section 'probe'" in refusal("probe", MISSING)
+    assert "chance, the accuracy of guessing, is missing" in refusal("chance", MISSING)
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def cells(
     """Every cell asked for, seeds outermost, so that each rule has a number early.
 
     Args:
-        axes: fixed axis values; an axis not named takes all its values.
+        axes: fixed axis values; an axis not named takes all its values, as far as they concern a rule.
         recipe: used instead of the rules' own.
 
     Raises:
@@ -102,6 +102,7 @@ def cells(
         for seed in seeds
         for point in points
         for rule in rules
+        if protocol.takes(registry.rule_path(rule).stem, point)
     ]
 
 

@@ -92,17 +92,16 @@ def run(
 
     A finished cell is not run twice, an interrupted one goes on where it stopped. Seed 0 if no seed is given.
     """
-    from functools import partial
-
     from hebbbench import registry
     from hebbbench.cards import card_of_cell
     from hebbbench.cell import cells, parse_axes, parse_seeds
     from hebbbench.progress import reporter
     from hebbbench.report import summary
-    from hebbbench.training.run import Settings, check_cell, run_cell
+    from hebbbench.training.grid import run_cells
+    from hebbbench.training.run import Settings, check_cell
 
     found = registry.protocol(protocol)
-    rules = registry.rule_names() if "all" in rule else list(dict.fromkeys(rule))
+    rules = found.rules or registry.rule_names() if "all" in rule else list(dict.fromkeys(rule))
     planned = cells(found, rules, parse_seeds(seed or ["0"], found), parse_axes(axis or [], found))
     for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
         check_cell(cell)
@@ -112,10 +111,10 @@ def run(
     out = reporter()
     done = []
     try:
-        for number, cell in enumerate(planned, start=1):
-            out.say(f"[{number}/{len(planned)}] {cell}")
-            card = partial(card_of_cell, cell, cache, out.say)
-            done.append(run_cell(cell, results, settings, out, force=force, card=card))
+        for result in run_cells(
+            planned, results, settings, out, force=force, card=lambda cell: card_of_cell(cell, cache, out.say)
+        ):
+            done.append(result)
             if done[-1].status != "ok":
                 out.say(f"  {done[-1].status}: {done[-1].reason}")
     except KeyboardInterrupt as error:

@@ -146,6 +146,8 @@ def plan(sources: Sources, sifted: Sifted) -> list[CellStatus]:
         for axes, rule, seed in itertools.product(
             axis_points(protocol), planned_rules(sources, protocol), sorted(protocol.seeds)
         ):
+            if not protocol.takes(rule, axes):
+                continue
             known = rule in sources.rules
             place = _place(name, rule, axes, seed)
             result = filled.get(place)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import copy
 import math
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
     AfterValidator,
@@ -23,7 +23,7 @@ from pydantic import (
 )
 
 from hebbbench.errors import ProtocolError, suggestion
-from hebbbench.validation import Strict, canonical_json, digest, read_yaml, validate
+from hebbbench.validation import WHOLE, Growing, Strict, canonical_json, digest, read_yaml, validate
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PerLayer = PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
@@ -50,7 +50,10 @@ Options = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
 class Data(Strict):
-    """Which samples, and how a pixel becomes a number: (pixel/255 − mean)/std, per channel."""
+    """Which samples, and how a pixel becomes a number: (pixel/255 − mean)/std, per channel.
+
+    A teacher's inputs are numbers already: its mean and std are empty.
+    """
 
     dataset: str
     validation: NonNegativeInt = Field(description="samples cut from the training split, by class, for tuning")
@@ -66,14 +69,20 @@ class Architecture(Strict):
     options: Options = {}
 
 
-class Optimizer(Strict):
+class Optimizer(Growing):
     """A `torch.optim` optimizer. `lr` may be one value for all plastic layers or a list, one a layer."""
+
+    later: ClassVar = frozenset({"l1", "clip"})
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
     lr: PerLayer
     momentum: Fraction = 0.0
     nesterov: bool = False
     weight_decay: NonNegativeFloat = 0.0
+    l1: NonNegativeFloat = Field(0.0, description="weight of an L1 penalty: l1·sign(w) is added to the gradient")
+    clip: PositiveFloat | None = Field(
+        None, description="largest norm of the gradient of all parameters together, decay left out"
+    )
 
     @model_validator(mode="after")
     def _consistent(self) -> Optimizer:
@@ -101,8 +110,10 @@ class Init(Strict):
         return self
 
 
-class Training(Strict):
+class Training(Growing):
     """What one cell trains, and how. A recipe may override the fields that the protocol lists under `free`."""
+
+    later: ClassVar = frozenset({"noise"})
 
     epochs: NonNegativeInt
     batch_size: PositiveInt
@@ -117,6 +128,9 @@ class Training(Strict):
         None, description="of every other parameter, trained by the true gradient; none = like the plastic ones"
     )
     init: Init = Init()
+    noise: NonNegativeFloat = Field(
+        0.0, description="standard deviation of Gaussian noise added to every parameter before each step"
+    )
 
 
 class Probe(Strict):
@@ -146,24 +160,33 @@ class PublishedProbe(Strict):
     layer_norm: bool = Field(False, description="each sample's features to zero mean and unit variance, first")
 
 
+class Alignment(Strict):
+    """How Hebbian the learning update is: see `hebbbench.metrics.alignment` for the definitions."""
+
+    window: PositiveInt = Field(200, description="last steps over which the minibatch cosines are averaged")
+
+
 class Budget(Strict):
     """The most a recipe may spend."""
 
     epochs: NonNegativeInt
 
 
-class Axis(Strict):
+class Axis(Growing):
     """One dimension of a table: `path` (such as architecture.options.width) takes each of `values`."""
+
+    later: ClassVar = frozenset({"rules"})
 
     path: str
     values: list[AxisValue] = Field(min_length=1)
+    rules: list[str] = Field([], description="rules for which it varies; others take its first value only; empty = all")
 
 
 class Published(Strict):
     """A number somebody printed. Shown beside ours, never ranked."""
 
     rule: str
-    value: Annotated[float, Field(ge=0, le=1)]
+    value: Annotated[float, Field(ge=-1, le=1)]
     sd: NonNegativeFloat | None = None
     metric: str = "test accuracy"
     source: str
@@ -171,14 +194,18 @@ class Published(Strict):
     axes: dict[str, AxisValue] = {}
 
 
-TRAINING_FREE = tuple(Training.model_fields)
-ADDED = ("published_probe", "diagnostics", "hyperparameters")
-"""Fields younger than the first committed results: while they hold their default, they are no part of the hash."""
+TRAINING_FREE = tuple(name for name in Training.model_fields if name != "noise")
+"""What a recipe could set of the training; noise is a condition of an experiment, never a choice."""
+
 HEADLINES = ("probe.test.accuracy", "end_to_end.test.accuracy")
+ALIGNMENT = "alignment."
+"""What the name of a headline that is no accuracy begins with; a plastic layer's name follows."""
 
 
-class Protocol(Strict):
+class Protocol(Growing):
     """A table of the field as data: fixed work, what is free, how it is scored."""
+
+    later: ClassVar = frozenset({"published_probe", "diagnostics", "hyperparameters", "loss", "rules", "alignment"})
 
     name: Name
     version: PositiveInt
@@ -195,6 +222,10 @@ class Protocol(Strict):
         {},
         description="values in place of those of rules whose recipe for this protocol sets the same ones",
     )
+    loss: Literal["cross_entropy", "mse"] = Field(
+        "cross_entropy", description="of the network's answers; mse: the mean over samples and outputs"
+    )
+    rules: list[str] = Field([], description="what `--rule all` means here; empty = every rule")
     free: list[str] = []
     budget: Budget
     precision: Literal["float32", "bfloat16"] = Field(
@@ -202,11 +233,14 @@ class Protocol(Strict):
         description="of products while training; with bfloat16, weights, competition, sums and scoring stay float32",
     )
     seeds: list[NonNegativeInt] = Field(min_length=1)
-    probe: Probe
+    probe: Probe | None = Field(None, description="none = the network is not scored by its features")
     published_probe: PublishedProbe | None = Field(None, description="a second read-out, for comparison with a paper")
     diagnostics: bool = Field(False, description="every run records how it learns: Gini, dead units, ranks, alignment")
-    headline: Literal["probe.test.accuracy", "end_to_end.test.accuracy"] = "probe.test.accuracy"
-    chance: Fraction = Field(description="accuracy of guessing")
+    alignment: Alignment | None = Field(None, description="measured if given")
+    headline: Annotated[
+        str, Field(pattern=r"^(probe\.test\.accuracy|end_to_end\.test\.accuracy|alignment\.[a-z0-9_.]+)$")
+    ] = "probe.test.accuracy"
+    chance: Fraction | None = Field(None, description="accuracy of guessing")
     controls: list[str] = ["bp", "random"]
     axes: dict[Name, Axis] = {}
     published: list[Published] = []
@@ -225,6 +259,11 @@ class Protocol(Strict):
             )
         if len(set(self.seeds)) != len(self.seeds):
             raise ValueError(f"seeds = {self.seeds} repeats a seed")
+        needed = "probe" if self.headline == HEADLINES[0] else "alignment" if not self.scores_accuracy else None
+        if needed is not None and getattr(self, needed) is None:
+            raise ValueError(f"headline = '{self.headline}' needs the section '{needed}', which is missing")
+        if self.scores_accuracy and self.chance is None:
+            raise ValueError("chance, the accuracy of guessing, is missing")
         self._check_axes()
         for row in self.published:
             for name, value in row.axes.items():
@@ -238,7 +277,7 @@ class Protocol(Strict):
 
     def _check_axes(self) -> None:
         """Every path exists, no two axes share one, and every value could stand there."""
-        plain = self.model_dump(mode="json", exclude={"axes", "published"})
+        plain = self.model_dump(mode="json", exclude={"axes", "published"}, context=WHOLE)
         paths: dict[str, str] = {}
         for name, axis in self.axes.items():
             read_path(plain, axis.path, f"axes.{name}.path")
@@ -257,11 +296,18 @@ class Protocol(Strict):
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides a number, as plain data."""
-        plain = self.model_dump(mode="json", exclude={"title", "description", "published", "controls"})
-        for name in ADDED:
-            if plain[name] == type(self).model_fields[name].default:
-                del plain[name]
-        return plain
+        return self.model_dump(mode="json", exclude={"title", "description", "published", "controls"})
+
+    @property
+    def scores_accuracy(self) -> bool:
+        """Whether the headline is a test accuracy; else it is an alignment, which ranks nothing."""
+        return not self.headline.startswith(ALIGNMENT)
+
+    def takes(self, rule: str, axes: dict[str, AxisValue]) -> bool:
+        """Whether a rule is measured at these axis values: an axis that names its rules varies for no other."""
+        return all(
+            not axis.rules or rule in axis.rules or axes.get(name) == axis.values[0] for name, axis in self.axes.items()
+        )
 
     @property
     def hash(self) -> str:

@@ -9,7 +9,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_valida
 
 from hebbbench.errors import ProtocolError
 from hebbbench.protocol import TRAINING_FREE, Init, Optimizer, Options, Protocol, Training, read_path, write_path
-from hebbbench.validation import Strict, read_yaml, validate
+from hebbbench.validation import WHOLE, Strict, read_yaml, validate
 
 
 class Search(Strict):
@@ -107,9 +107,10 @@ def resolve(protocol: Protocol, recipe: Recipe | None, rule: str) -> Resolved:
         name: protocol.hyperparameters.get(name, value) for name, value in recipe.hyperparameters.items()
     }
     optimizer = resolved["training"]["optimizer"]
+    whole = protocol.model_dump(mode="json", context=WHOLE)
     for axis in protocol.axes.values():
         if axis.path.startswith(("training.", "architecture.options.")):
-            write_path(resolved, axis.path, read_path(protocol.model_dump(mode="json"), axis.path, axis.path))
+            write_path(resolved, axis.path, read_path(whole, axis.path, axis.path))
         if axis.path == "architecture.options.depth":
             depth = protocol.architecture.options["depth"]
             hyperparameters = {name: _first(value, depth) for name, value in hyperparameters.items()}

@@ -36,7 +36,7 @@ def protocol_page(protocol: Protocol) -> str:
         f"input     (pixel/255 − mean)/std, mean {protocol.data.mean}, std {protocol.data.std}",
         f"training  up to {protocol.budget.epochs} epochs; by default {_compact(defaults)}",
         f"free      {', '.join(protocol.free) or 'hyper-parameters only'}",
-        f"probe     {_compact(probe.model_dump(mode='json'))}",
+        f"probe     {_compact(probe.model_dump(mode='json')) if probe is not None else 'none'}",
         f"headline  {protocol.headline}; seeds {', '.join(map(str, protocol.seeds))}; precision {protocol.precision}",
         f"controls  {', '.join(protocol.controls)}",
     ]

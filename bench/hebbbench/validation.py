@@ -8,10 +8,17 @@ import re
 import types
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    model_serializer,
+)
 
 from hebbbench.errors import ProtocolError, suggestion
 
@@ -20,6 +27,29 @@ class Strict(BaseModel):
     """Immutable data that refuses unknown keys and silent conversions."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, validate_default=True)
+
+
+WHOLE = {"whole": True}
+"""The context of a dump that leaves nothing out."""
+
+
+class Growing(Strict):
+    """Data whose identity has been published. What is added later must not change it.
+
+    So a field named in `later` is left out of every dump while it holds its default, unless the context is `WHOLE`.
+    """
+
+    later: ClassVar[frozenset[str]] = frozenset()
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        plain: dict[str, Any] = handler(self)
+        if info.context == WHOLE:
+            return plain
+        unset = {name for name in self.later if getattr(self, name) == type(self).model_fields[name].default}
+        return {name: value for name, value in plain.items() if name not in unset}
 
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from pathlib import Path
 
+from hebbbench.board.alignment import alignment_section
 from hebbbench.board.current import sift
 from hebbbench.board.markdown import page
 from hebbbench.board.readme import readme_beside, refresh, stale, top
@@ -33,7 +34,18 @@ SHOWN_DIFFERENCES = 40
 def render(sources: Sources) -> str:
     """The text of LEADERBOARD.md for these protocols, rules and results."""
     sifted = sift(sources)
-    return page(tables(sources, sifted), plan(sources, sifted), sifted.ignored)
+    cells = plan(sources, sifted)
+    sections = {
+        name: alignment_section(
+            protocol,
+            sources,
+            [result for result in sifted.current if result.protocol.name == name],
+            [cell for cell in cells if cell.protocol == name],
+        )
+        for name, protocol in sources.protocols.items()
+        if not protocol.scores_accuracy
+    }
+    return page(tables(sources, sifted), cells, sifted.ignored, sections)
 
 
 def build(results: Path) -> str:

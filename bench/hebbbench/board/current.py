@@ -64,7 +64,14 @@ def _outdated(found: Mapping[str, Result], sources: Sources) -> dict[str, str]:
         if result.seed not in protocol.seeds:
             return f"seed {result.seed} is not one of the protocol's seeds {protocol.seeds}"
         metric = result.metrics.get(protocol.headline)
-        if metric and metric.value is not None and (metric.split != "test" or not 0 <= metric.value <= 1):
+        if metric and metric.value is not None and not protocol.scores_accuracy and abs(metric.value) > 1 + 1e-5:
+            return f"{protocol.headline} = {metric.value} is no cosine"
+        if (
+            metric
+            and metric.value is not None
+            and protocol.scores_accuracy
+            and (metric.split != "test" or not 0 <= metric.value <= 1)
+        ):
             return f"{protocol.headline} = {metric.value} on the {metric.split} split is no test accuracy"
         known = sources.rules.get(rule)
         if known is None:

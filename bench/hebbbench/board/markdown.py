@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from hebbbench.board import text
@@ -48,10 +48,16 @@ SIGNALS = """\
 - **–**: not applicable or not measured."""
 
 
-def page(tables: Sequence[Table], cells: Sequence[CellStatus], ignored: Sequence[Ignored]) -> str:
+def page(
+    tables: Sequence[Table],
+    cells: Sequence[CellStatus],
+    ignored: Sequence[Ignored],
+    sections: Mapping[str, Sequence[str]] | None = None,
+) -> str:
     """The whole page.
 
     Args:
+        sections: protocol name → lines, of protocols that have no tables.
         tables: by protocol name, with a protocol's own next to each other.
         cells: the planned cells of all protocols.
         ignored: the files that do not count, by path.
@@ -75,6 +81,8 @@ def page(tables: Sequence[Table], cells: Sequence[CellStatus], ignored: Sequence
         by_protocol[table.protocol.name].append(table)
     for name, own in by_protocol.items():
         lines += section(own[0].protocol, own, [cell for cell in cells if cell.protocol == name])
+    for _, own_lines in sorted((sections or {}).items()):
+        lines += own_lines
     lines += _ignored(ignored)
     return "\n".join(lines).rstrip("\n") + "\n"
 

@@ -123,7 +123,7 @@ class Table:
 
 
 def tables(sources: Sources, sifted: Sifted) -> list[Table]:
-    """A table for every protocol and combination of its axis values, with or without results."""
+    """A table for every protocol that scores accuracy and combination of its axis values, with or without results."""
     cards = cards_by_code(sifted.current)
     return [
         _table(
@@ -134,6 +134,7 @@ def tables(sources: Sources, sifted: Sifted) -> list[Table]:
             cards=cards,
         )
         for name, protocol in sorted(sources.protocols.items())
+        if protocol.scores_accuracy
         for axes in axis_points(protocol)
     ]
 

@@ -14,6 +14,7 @@ from hebbbench.board.text import NOTHING, plain, sentence
 from hebbbench.plan import CellStatus, shortfall
 from hebbbench.protocol import HEADLINES, Protocol, Published
 from hebbbench.record.card import letters, locality
+from hebbbench.record.schema import Result
 from hebbbench.record.store import result_path
 
 SCORES = {
@@ -47,11 +48,11 @@ def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellSta
         lines += [_without_results(tables), ""]
     rows = [row for table in tables for row in table.rows]
     footnotes = (
-        _measured(rows),
+        measured_by([result for row in rows for result in row.results]),
         _controls(tables),
         _unfinished(protocol, rows),
         _published(protocol),
-        _missing(cells),
+        missing_runs(cells),
     )
     for notes in footnotes:
         lines += [*notes, ""] if notes else []
@@ -60,10 +61,10 @@ def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellSta
 
 def _work(protocol: Protocol) -> str:
     seeds = ", ".join(str(seed) for seed in sorted(protocol.seeds))
+    guessing = "" if protocol.chance is None else f" Guessing scores {text.percent(protocol.chance)} %."
     return (
         f"Protocol version {protocol.version}, hash `{protocol.hash[:12]}`. Scored by the test accuracy of "
-        f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {protocol.budget.epochs} epochs. "
-        f"Guessing scores {text.percent(protocol.chance)} %."
+        f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {protocol.budget.epochs} epochs.{guessing}"
     )
 
 
@@ -124,11 +125,10 @@ def _cells(row: Row) -> list[str]:
     ]
 
 
-def _measured(rows: Sequence[Row]) -> list[str]:
+def measured_by(results: Sequence[Result]) -> list[str]:
     """Which code measured on which machine, and who vouches for it."""
-    if not rows:
+    if not results:
         return []
-    results = [result for row in rows for result in row.results]
     commits = sorted({_commit(result.environment.commit, result.environment.dirty) for result in results})
     by_device: defaultdict[str, set[str]] = defaultdict(set)
     for result in results:
@@ -196,7 +196,7 @@ def _position(protocol: Protocol, entry: Published) -> tuple[int, ...]:
     )
 
 
-def _missing(cells: Sequence[CellStatus]) -> list[str]:
+def missing_runs(cells: Sequence[CellStatus]) -> list[str]:
     """The planned cells without a result that counts, with the commands that run them.
 
     Where the same seeds of a rule are missing at every combination of axis values, one command names none of them.

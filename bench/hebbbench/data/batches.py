@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hebbbench.errors import DataError
 
-Layout = Literal["image", "flat"]
+Layout = Literal["image", "flat", "tokens"]
 Augment = Literal["none", "crop-flip", "resized-crop-flip"]
 
 
@@ -144,6 +144,35 @@ class Batches:
         if self.layout == "flat":
             return x
         return x.view(len(rows), *self.shape).permute(0, 3, 1, 2)
+
+
+class Pairs:
+    """A teacher's inputs and targets kept on `device`, with the methods of `Batches`.
+
+    A batch's x is float32 (B, features), or int64 (B, length) for tokens; its y is float32 (B, outputs).
+    """
+
+    def __init__(self, inputs: npt.NDArray[Any], targets: npt.NDArray[np.float32], device: torch.device | str) -> None:
+        self.device = torch.device(device)
+        x = torch.from_numpy(np.array(inputs, order="C")).reshape(len(inputs), -1)
+        self._x = (x if x.is_floating_point() else x.long()).to(self.device)
+        self._y = torch.from_numpy(np.array(targets, order="C")).to(self.device)
+
+    def __len__(self) -> int:
+        return len(self._y)
+
+    def labels(self, index: Tensor) -> Tensor:
+        """y of the samples `index`."""
+        return self._y.index_select(0, index.to(self.device))
+
+    def batch(self, index: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """(x, y) of the samples `index`, int64 (B,)."""
+        return self.plain(index)
+
+    def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, y) of the samples `index`, int64 (B,)."""
+        index = index.to(self.device)
+        return self._x.index_select(0, index), self._y.index_select(0, index)
 
 
 def _check(

@@ -83,9 +83,9 @@ def open_entry(folder: Path, spec: DatasetSpec) -> Entry | None:
             images = np.load(folder / f"{split}_images.npy", mmap_mode="r", allow_pickle=False)
             labels = np.load(folder / f"{split}_labels.npy", allow_pickle=False)
             count = spec.counts[split]
-            if (images.shape, images.dtype) != ((count, *spec.shape), np.uint8):
+            if (images.shape, images.dtype) != ((count, *spec.shape), np.dtype(spec.input_type)):
                 return None
-            if (labels.shape, labels.dtype) != ((count,), np.int64):
+            if (labels.shape, labels.dtype) != (spec.target_shape(split), np.dtype(spec.target_type)):
                 return None
             splits[split] = Split(images, labels)
         # A rebuild may have replaced the folder between two files.

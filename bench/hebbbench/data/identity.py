@@ -15,8 +15,15 @@ import numpy.typing as npt
 from hebbbench.errors import DataError
 
 
-def sample_digests(images: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> list[bytes]:
-    """SHA-256 of each sample: its pixel bytes (H, W, C order), then its label as 8 little-endian bytes."""
+def sample_digests(images: npt.NDArray[Any], labels: npt.NDArray[Any]) -> list[bytes]:
+    """SHA-256 of each sample: its pixel bytes (H, W, C order), then its label as 8 little-endian bytes.
+
+    Of a teacher's sample: its input (uint8, or float32 as 4 little-endian bytes), then its targets, 4 bytes each.
+    """
+    if labels.dtype == np.float32:
+        inputs = images.astype(images.dtype.newbyteorder("<")).reshape(len(images), -1)
+        targets = labels.astype("<f4")
+        return [hashlib.sha256(x.tobytes() + t.tobytes()).digest() for x, t in zip(inputs, targets, strict=True)]
     if images.dtype != np.uint8:
         raise DataError(f"a dataset's identity is defined on uint8 images, got {images.dtype}. Decode to uint8.")
     if len(images) != len(labels):

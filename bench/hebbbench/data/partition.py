@@ -38,6 +38,8 @@ def split_indices(labels: npt.NDArray[Any], validation: int) -> tuple[Indices, I
             f"a validation cut of {validation} from {size} training samples is impossible. "
             f"Choose 0 to {max(size - 1, 0)}."
         )
+    if validation == 0:
+        return np.arange(size), np.arange(0)
     classes, counts = np.unique(labels, return_counts=True)
     # Whole-number arithmetic: the cut is the same on every machine.
     takes, remainders = np.divmod(counts * validation, max(size, 1))

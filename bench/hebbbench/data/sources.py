@@ -14,6 +14,7 @@ from .images import Advance
 from .parquet import find_parquet, read_parquet
 from .spec import SPLITS, DatasetSpec
 from .split import Split
+from .teacher import ask_teacher
 from .torchvision_folder import find_torchvision, read_torchvision
 
 
@@ -71,7 +72,7 @@ def find_source(spec: DatasetSpec, data_root: Path | None, offline: bool) -> Sou
 def read_source(spec: DatasetSpec, source: Source, advance: Advance) -> dict[str, Split]:
     """Both splits, in the source's own order; raises DataError if the data are not as the spec says."""
     if source.kind == "embedded":
-        splits = read_digits(spec)
+        splits = read_digits(spec) if spec.teacher is None else ask_teacher(spec)
         advance(sum(map(len, splits.values())))
         return splits
     splits = {}

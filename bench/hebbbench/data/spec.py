@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from hebbbench.errors import unknown_name
 
@@ -22,6 +23,10 @@ class DatasetSpec:
     `raw` names a dataset whose images keep their files' form and size and are decoded as they are used; `shape` is then
     what a network gets. Several datasets may share one `raw`. `folders` are where its images may lie below a data root,
     in one folder a class.
+
+    A `teacher` dataset is made, not found: what a random network of that kind answers (see `teacher`). Its `classes`
+    numbers an input are targets, float32, in place of a class; its inputs, of `shape` (1, 1, n), are float32, or for a
+    transformer tokens, uint8.
     """
 
     name: str
@@ -35,8 +40,23 @@ class DatasetSpec:
     torchvision_class: str | None = None
     torchvision_folder: str | None = None
     embedded: bool = False
+    teacher: Literal["mlp", "transformer"] | None = None
     raw: str | None = None
     folders: tuple[str, ...] = ()
+
+    @property
+    def input_type(self) -> str:
+        """The NumPy type of an input's numbers."""
+        return "float32" if self.teacher == "mlp" else "uint8"
+
+    @property
+    def target_type(self) -> str:
+        """The NumPy type of what is to be predicted."""
+        return "int64" if self.teacher is None else "float32"
+
+    def target_shape(self, split: str) -> tuple[int, ...]:
+        """The shape of a split's targets: (N,) classes, or (N, outputs)."""
+        return (self.counts[split],) if self.teacher is None else (self.counts[split], self.classes)
 
     @property
     def stored(self) -> str:
@@ -99,6 +119,22 @@ DATASETS: dict[str, DatasetSpec] = {
         subfolders=("stl10", "stl10/data"),
         torchvision_class="STL10",
         torchvision_folder="stl10_binary",
+    ),
+    "teacher-mlp": DatasetSpec(
+        name="teacher-mlp",
+        classes=32,
+        shape=(1, 1, 32),
+        counts={"train": 20000, "test": 2000},
+        embedded=True,
+        teacher="mlp",
+    ),
+    "teacher-transformer": DatasetSpec(
+        name="teacher-transformer",
+        classes=32,
+        shape=(1, 1, 32),
+        counts={"train": 20000, "test": 2000},
+        embedded=True,
+        teacher="transformer",
     ),
 }
 

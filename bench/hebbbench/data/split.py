@@ -15,10 +15,13 @@ from .spec import DatasetSpec
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """`images`: uint8 (N, H, W, C), 0 to 255. `labels`: int64 (N,), 0 to classes - 1."""
+    """`images`: uint8 (N, H, W, C), 0 to 255. `labels`: int64 (N,), 0 to classes - 1.
 
-    images: npt.NDArray[np.uint8]
-    labels: npt.NDArray[np.int64]
+    Of a teacher's dataset: inputs (N, 1, 1, features), float32 or tokens in uint8, and targets float32 (N, outputs).
+    """
+
+    images: npt.NDArray[Any]
+    labels: npt.NDArray[Any]
 
     def __len__(self) -> int:
         return len(self.labels)

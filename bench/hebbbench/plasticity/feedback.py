@@ -127,6 +127,12 @@ class _Direct:
             return exact
         classes, features = self.error.shape[1], exact[0].numel()
         if index not in self.matrices:
-            drawn = torch.rand(classes, features, generator=generator(self.seed, "feedback", index))
-            self.matrices[index] = ((2 * drawn - 1) / classes**0.5).to(exact.device, exact.dtype)
+            self.matrices[index] = direct_matrix(self.seed, index, classes, features).to(exact.device, exact.dtype)
         return (self.error @ self.matrices[index]).view_as(exact)
+
+
+def direct_matrix(seed: int, index: int, classes: int, features: int) -> Tensor:
+    """B of the direct path to the input of layer `index`, (classes, features), uniform on ±1/√classes."""
+    drawn: Tensor = torch.rand(classes, features, generator=generator(seed, "feedback", index))
+    matrix: Tensor = (2 * drawn - 1) / classes**0.5
+    return matrix

@@ -75,7 +75,7 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
         ticks = sorted(set(seen))
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
-    if protocol is not None:
+    if protocol is not None and protocol.chance is not None:
         axis.axhline(100 * protocol.chance, color="0.6", linewidth=0.6)
         axis.annotate("chance", (1, 100 * protocol.chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
     axis.set_xlabel(COSTS.get(x, UNITS.get(x, x)))

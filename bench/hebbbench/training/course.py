@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -17,19 +18,21 @@ from torch import Tensor
 from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.data import Dataset, EncodedSplit, Split, dataset_spec, split_indices
-from hebbbench.data.batches import Batches
+from hebbbench.data.batches import Batches, Pairs
 from hebbbench.data.decoding import Decoded, ahead
 from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
 from hebbbench.plasticity.signals import weight_rows
 from hebbbench.progress import Reporter
+from hebbbench.protocol import Alignment, Probe
 from hebbbench.record import schema
 from hebbbench.record.environment import describe
 from hebbbench.rng import generator
+from hebbbench.training.alignment import COLLAPSED, AlignmentMeter, full_data, liveliness, short
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import peak_memory, reset_peak_memory
 from hebbbench.training.features import estimate_statistics, extract, statistics_kept
 from hebbbench.training.interrupt import StopRequest, stop_requests
-from hebbbench.training.learner import Learner, architecture_layout, build_model
+from hebbbench.training.learner import Learner, architecture_layout, build_model, objective
 from hebbbench.training.loop import Diverged, Loop, State, batches_per_epoch, restore, stages
 from hebbbench.training.observer import Observer
 from hebbbench.training.probe import Labelled, LinearProbe, fit, standardise
@@ -122,13 +125,15 @@ class Course:
         if status == "failed":
             stop = schema.Stop(phase=measured.phase, step=measured.state.step)
         measured.state.tick()
-        return self._record(identity, status, reason, stop, started)
+        return self.record(identity, status, reason, stop, started)
 
     def _measure(self, request: StopRequest) -> None:
         measured, work = self.measured, self.cell.work
-        batches = self._batches(self.dataset.train)
-        learner = self._learner()
+        batches = self.batches(self.dataset.train)
+        learner = self.learner()
         measured.model = describe_model(learner)
+        meter = self.meter(learner, work.alignment) if work.alignment is not None else None
+        before = liveliness(learner, batches, self.train_indices) if meter is not None else 0.0
         measured.phase = "training"
         if self.cell.recipe.training.epochs:
             measured.determinism = self._repeats_bits(batches)
@@ -157,12 +162,65 @@ class Course:
         self.trained = learner
         if measured.observer is not None:
             measured.metrics |= measured.observer.training_metrics(self.cell.recipe.training.epochs)
-        measured.phase = "probe"
-        self._probe(learner, batches, request, saved)
+        if meter is not None:
+            measured.phase = "alignment"
+            self.conclude(meter, batches, before)
+        if work.probe is not None:
+            measured.phase = "probe"
+            self._probe(learner, batches, work.probe, request, saved)
 
-    def _probe(self, learner: Learner, batches: Batches, request: StopRequest, saved: dict[str, Any] | None) -> None:
+    def meter(self, learner: Learner, spec: Alignment) -> AlignmentMeter:
+        """What measures the learner's alignment in training; it looks on at the learner's steps from now on."""
+        training = self.cell.recipe.training
+        total = training.epochs * batches_per_epoch(len(self.train_indices), training.batch_size)
+        learner.watch = meter = AlignmentMeter(learner, spec.window, total)
+        return meter
+
+    def conclude(self, meter: AlignmentMeter, batches: Any, before: float) -> None:
+        """Write down how Hebbian training ended, and how well the network answers.
+
+        Args:
+            before: how lively its answers were before training; of those of a network that has collapsed, only noise
+                is left, and a cosine would be one of noise.
+        """
+        epochs = self.cell.recipe.training.epochs
+        after = liveliness(meter.learner, batches, self.train_indices)
+        reason = None
+        if after < COLLAPSED * before:
+            reason = f"collapsed: the answers vary by {after / before:.2g} of what they varied by before training"
+        found = {**meter.means(), **full_data(meter, batches, self.train_indices)}
+        for name, value in found.items():
+            why = reason or (None if math.isfinite(value) else "an update or an activity is zero: there is no angle")
+            self.measured.metrics[f"alignment.{name}"] = schema.Metric(
+                value=None if why else value, split="train", epoch=epochs, reason=why
+            )
+        for layer in meter.learner.plasticity.layers:
+            self.measured.metrics[f"norm.{short(layer.name)}"] = schema.Metric(
+                value=layer.weight.norm().item(), split="train", epoch=epochs
+            )
+        if self.read_test and self.cell.work.probe is None and meter.learner.end_to_end:
+            test = self.batches(self.dataset.open_test())
+            everything = torch.arange(len(test), device=self.device)
+            pairs = list(self._answers(meter.learner, test, everything))
+            answers, targets = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+            loss = objective(self.cell.work.loss, answers, targets).item()
+            self.measured.metrics["end_to_end.test.loss"] = schema.Metric(value=loss, split="test", epoch=epochs)
+            if self.cell.work.loss == "cross_entropy":
+                right = (answers.argmax(1) == targets).double().mean().item()
+                self.measured.accuracy("end_to_end.test", right, epochs)
+
+    @staticmethod
+    def _answers(learner: Learner, batches: Any, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """The frozen network's outputs and what they should have been, batch by batch."""
+        for part in indices.split(256):
+            x, targets = batches.plain(part)
+            yield learner.logits(x), targets
+
+    def _probe(
+        self, learner: Learner, batches: Any, spec: Probe, request: StopRequest, saved: dict[str, Any] | None
+    ) -> None:
         """Freeze the body, train the linear probe on its features, then read the test split."""
-        measured, spec, epochs = self.measured, self.cell.work.probe, self.cell.recipe.training.epochs
+        measured, epochs = self.measured, self.cell.recipe.training.epochs
         earlier, began = measured.state.probe_seconds, time.perf_counter()
         # The trained state, before statistics are re-estimated: what a checkpoint must hold.
         trained = copy.deepcopy(learner.state_dict())
@@ -194,7 +252,7 @@ class Course:
             if len(validation.labels):
                 measured.accuracy("probe.validation", probe.accuracy(validation), spec.epochs)
             if self.read_test:
-                test = self._batches(self.dataset.open_test())
+                test = self.batches(self.dataset.open_test())
                 everything = torch.arange(len(test), device=self.device)
                 self.reporter.phase("test", len(test))
                 held_out = self._features(learner, test, everything)
@@ -225,7 +283,7 @@ class Course:
         shapes: dict[str, tuple[int, int, int]] = {}
         witness = None if self.measured.observer is None else self.measured.observer.witness
         for index, (layer, drawn) in enumerate(
-            zip(self.trained.plasticity.layers, self._learner().plasticity.layers, strict=True)
+            zip(self.trained.plasticity.layers, self.learner().plasticity.layers, strict=True)
         ):
             name = layer.name.removeprefix("body.")
             found |= {f"{name}/first": drawn.weight, f"{name}/last": layer.weight}
@@ -261,14 +319,16 @@ class Course:
             learner, Witness(model, learner), stages(training, learner) * training.epochs * per_epoch, per_epoch
         )
 
-    def _learner(self) -> Learner:
+    def learner(self) -> Learner:
         return Learner(self.cell, self.dataset.shape, self.dataset.classes, self.device)
 
-    def _batches(self, split: Split | EncodedSplit) -> Batches:
+    def batches(self, split: Split | EncodedSplit) -> Any:
         data = self.cell.work.data
+        if isinstance(split, Split) and dataset_spec(self.dataset.name).teacher is not None:
+            return Pairs(split.images, split.labels, self.device)
         layout = architecture_layout(self.cell.work.architecture.name)
         if isinstance(split, EncodedSplit):
-            return Decoded(  # type: ignore[return-value]
+            return Decoded(
                 split,
                 self.dataset.shape[0],
                 device=self.device,
@@ -304,7 +364,7 @@ class Course:
         size = min(training.batch_size, len(self.train_indices))
         digests = set()
         for _ in range(2):
-            learner = self._learner()
+            learner = self.learner()
             for step in range(PROBED_STEPS):
                 source = generator(self.cell.seed, "determinism probe", step)
                 order = torch.randperm(len(self.train_indices), generator=source)[:size]
@@ -329,7 +389,7 @@ class Course:
             ceiling_flops_per_second=ceiling(self.device, precision),
         )
 
-    def _record(
+    def record(
         self,
         identity: str,
         status: schema.Status,

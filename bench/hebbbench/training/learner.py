@@ -6,7 +6,7 @@ import hashlib
 import inspect
 import math
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,22 @@ DEEP = 100
 
 EXPLODED = 1e8
 """A weight beyond this has diverged, though it still is a number."""
+
+
+class Watch(Protocol):
+    """Who looks on at a step (see `hebbbench.training.alignment`)."""
+
+    def begin(self, step: int) -> None:
+        """Before the pass."""
+
+    def end(self) -> None:
+        """After the pass, when every update is in `grad`, before the optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later process needs to go on."""
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
 
 
 class Learner:
@@ -89,13 +105,17 @@ class Learner:
                 f"precision = 'bfloat16': rule {rule.__name__} settles in many small steps, which bfloat16 would round "
                 "away. Run it under a protocol in float32."
             )
+        self.loss = cell.work.loss
+        self.noise = recipe.training.noise
+        self.feedback = rule.feedback
+        self.watch: Watch | None = None
         self.annealing = recipe.training.annealing
         self.optimizers = self._optimizers(cell)
         self.draws = drops(self.model) or rule.feedback == "batchwise_sign"
         self.observer: Observer | None = None
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
         # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
-        self.stop_after_last = work.probe.statistics_samples > 0
+        self.stop_after_last = work.probe is not None and work.probe.statistics_samples > 0
 
     def _procedure(self, rule: type[Rule], recipe: Resolved) -> Procedure:
         if recipe.training.schedule == "layerwise":
@@ -107,6 +127,7 @@ class Learner:
 
     def _optimizers(self, cell: Cell) -> list[torch.optim.Optimizer]:
         training = cell.recipe.training
+        self.specs = [training.optimizer, training.rest or training.optimizer]
         plastic = self.plasticity.weights()
         names = [layer.name for layer in self.plasticity.layers]
         optimizers = [optimise.build(training.optimizer, plastic, optimise.rates(training.optimizer, names))]
@@ -131,11 +152,33 @@ class Learner:
             only: index of the one plastic layer that learns; all if None.
 
         Returns:
-            The mean cross-entropy, a scalar tensor on the device, or None for a rule without a task loss.
+            The mean loss, a scalar tensor on the device, or None for a rule without a task loss.
         """
-        self._train_mode(only)
+        if self.noise:
+            optimise.shake(self.model.parameters(), self.noise, generator(self.seed, "noise", number))
         if self.draws:
             torch.manual_seed(derive(self.seed, "dropout", number))
+        if self.watch is not None:
+            self.watch.begin(number)
+        loss = self.find_update(x, labels, only)
+        if self.observer is not None:
+            self.observer.see(number, x, labels)
+        if self.watch is not None:
+            self.watch.end()
+        optimise.anneal(self.optimizers, self.annealing, done)
+        for optimizer, spec in zip(self.optimizers, self.specs, strict=False):
+            optimise.penalise(optimizer, spec.l1)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.plasticity.constrain(only)
+        return loss
+
+    def find_update(self, x: Tensor, labels: Tensor, only: int | None = None) -> Tensor | None:
+        """One pass that leaves every learning parameter's negative update in its `grad`, decay not included.
+
+        Arguments and what is returned are those of `step`.
+        """
+        self._train_mode(only)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         loss = None
@@ -145,12 +188,8 @@ class Learner:
             loss = self._end_to_end_pass(x, labels, only)
         else:
             self._local_pass(x, labels, only)
-        if self.observer is not None:
-            self.observer.see(number, x, labels)
-        optimise.anneal(self.optimizers, self.annealing, done)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.plasticity.constrain(only)
+        if self.specs[0].clip is not None:
+            nn.utils.clip_grad_norm_(self.model.parameters(), self.specs[0].clip)
         return loss
 
     def _end_to_end_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor:
@@ -160,9 +199,9 @@ class Learner:
                 with nullcontext() if needs_gradient else torch.no_grad():
                     features = self.model.body(x)
                 logits = self.model.head(features).float() if self.mixed else self.model.head(features)
-                loss = F.cross_entropy(logits, labels)
+                loss = objective(self.loss, logits, labels)
             if self.plasticity.wants_error:
-                self.plasticity.on_error(logits.detach().softmax(1) - F.one_hot(labels, logits.shape[1]))
+                self.plasticity.on_error(output_error(self.loss, logits.detach(), labels))
             loss.backward()
         return loss.detach()
 
@@ -232,6 +271,7 @@ class Learner:
             "rule": self.plasticity.state_dict(),
             **({"procedure": self.procedure.state} if self.procedure is not None else {}),
             "observer": None if self.observer is None else self.observer.state_dict(),
+            **({} if self.watch is None else {"watch": self.watch.state_dict()}),
         }
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
@@ -245,6 +285,18 @@ class Learner:
                 self.procedure.state[name].copy_(value)
         if self.observer is not None:
             self.observer.load_state_dict(saved["observer"])
+        if self.watch is not None:
+            self.watch.load_state_dict(saved["watch"])
+
+
+def objective(kind: str, answers: Tensor, targets: Tensor) -> Tensor:
+    """The protocol's loss, a scalar: cross-entropy with classes (N,), or mean squared error to targets (N, outputs)."""
+    return F.mse_loss(answers, targets) if kind == "mse" else F.cross_entropy(answers, targets)
+
+
+def output_error(kind: str, answers: Tensor, targets: Tensor) -> Tensor:
+    """The gradient of a sample's loss at the network's answers, up to a factor, (N, outputs)."""
+    return answers - targets if kind == "mse" else answers.softmax(1) - F.one_hot(targets, answers.shape[1])
 
 
 def architecture_layout(name: str) -> Layout:
@@ -332,7 +384,13 @@ def normalisations_before(
     blank = torch.zeros(1, channels, height, width, device=device)
     model.eval()
     with torch.no_grad():
-        model(blank if model.layout == "image" else blank.flatten(1))
+        model(
+            blank
+            if model.layout == "image"
+            else blank.flatten(1).long()
+            if model.layout == "tokens"
+            else blank.flatten(1)
+        )
     for handle in handles:
         handle.remove()
     return [(norm, before.get(id(norm), len(plastic))) for norm in norms]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -40,9 +41,29 @@ def build(spec: Optimizer, parameters: list[nn.Parameter], lrs: list[float]) -> 
     return torch.optim.AdamW(groups, weight_decay=spec.weight_decay)
 
 
+def shake(parameters: Iterable[nn.Parameter], noise: float, source: torch.Generator) -> None:
+    """Add Gaussian noise of standard deviation `noise` to every parameter, drawn on the CPU, in their order."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.add_(torch.randn(parameter.shape, generator=source).to(parameter) * noise)
+
+
+def penalise(optimizer: torch.optim.Optimizer, l1: float) -> None:
+    """Add the subgradient of l1·Σ|w| to every gradient of an optimizer."""
+    if l1:
+        for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach().sign(), alpha=l1)
+
+
 def anneal(optimizers: list[torch.optim.Optimizer], law: str, done: float) -> None:
     """Set every rate for the step at fraction `done` of the training: constant, cosine to 0, or linear to 0."""
-    factor = {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[law]
+    factor = annealing(law, done)
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["lr"] = group["base"] * factor
+
+
+def annealing(law: str, done: float) -> float:
+    """The factor of every rate at fraction `done` of the training."""
+    return {"constant": 1.0, "linear": 1 - done, "cosine": 0.5 * (1 + math.cos(math.pi * done))}[law]

@@ -1,0 +1,307 @@
+"""Small networks trained many at a time: one batched product where a loop over networks would make many small ones.
+
+A multi-layer perceptron of a hundred units leaves a processor waiting for instructions, not for arithmetic. Networks
+that differ only in seed, rates, decay, penalty or noise are stacked along a first dimension E and take every step
+together, with the backward pass written out. The result is that of the loop over networks, up to rounding.
+
+Only what this file knows can be stacked (`stackable`): linear layers with an elementwise activation, the exact and the
+direct feedback path, all layers learning jointly.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.func import vmap
+
+from hebbbench.metrics.alignment import cosines, hebbian
+from hebbbench.plasticity.feedback import direct_matrix
+from hebbbench.plasticity.rule import Rule
+from hebbbench.plasticity.signals import LinearPre
+from hebbbench.protocol import Optimizer, Training
+from hebbbench.rng import generator
+from hebbbench.training.alignment import short
+from hebbbench.training.learner import Learner
+
+SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor] | None] = {
+    nn.Tanh: lambda y: 1 - y * y,
+    nn.ReLU: lambda y: (y > 0).to(y),
+    nn.Sigmoid: lambda y: y * (1 - y),
+    nn.Identity: None,
+}
+"""Activation → its derivative, as a function of its value."""
+
+Stack = list[Tensor]
+
+
+def layers_of(model: Any) -> list[tuple[nn.Linear, nn.Module]] | None:
+    """The model's linear layers, each with the activation behind it; None if there is anything else in it."""
+    found: list[tuple[nn.Linear, nn.Module]] = []
+    for module in [*model.body.children(), *model.head.children()]:
+        if isinstance(module, nn.Linear):
+            found.append((module, nn.Identity()))
+        elif type(module) in SLOPES and found:
+            found[-1] = (found[-1][0], module)
+        elif not (isinstance(module, nn.Dropout) and module.p == 0):
+            return None
+    return found
+
+
+def stackable(learner: Learner, training: Training) -> bool:
+    """Whether this learner could be one of an ensemble."""
+    return (
+        layers_of(learner.model) is not None
+        and learner.feedback in ("exact", "direct")
+        and not learner.draws
+        and training.schedule == "joint"
+        and not isinstance(training.optimizer.lr, list)
+    )
+
+
+class Ensemble:
+    """Learners of one architecture, rule and batch size, taking steps together.
+
+    Args:
+        learners: where the weights come from; `release` gives them back.
+        trainings: of each learner; optimizers may differ in numbers, not in kind.
+    """
+
+    def __init__(self, learners: list[Learner], trainings: list[Training]) -> None:
+        self.learners, self.trainings = learners, trainings
+        self.size = len(learners)
+        self.seeds = [learner.seed for learner in learners]
+        first = learners[0]
+        stacks = [layers_of(learner.model) or [] for learner in learners]
+        self.activations = [activation for _, activation in stacks[0]]
+        self.slopes = [SLOPES[type(activation)] for activation in self.activations]
+        self.weights = [torch.stack([s[k][0].weight.detach() for s in stacks]) for k in range(len(stacks[0]))]
+        self.biases = [
+            None if module.bias is None else torch.stack([s[k][0].bias.detach()[None] for s in stacks])
+            for k, (module, _) in enumerate(stacks[0])
+        ]
+        plastic = [layer.module for layer in first.plasticity.layers]
+        self.plastic = {k: plastic.index(module) for k, (module, _) in enumerate(stacks[0]) if module in plastic}
+        self.names = [layer.name for layer in first.plasticity.layers]
+        self.rules = [layer.rule for layer in first.plasticity.layers]
+        self.states = [
+            {key: torch.stack([learner.plasticity.layers[i].state[key] for learner in learners]) for key in layer.state}
+            for i, layer in enumerate(first.plasticity.layers)
+        ]
+        self.end_to_end, self.loss = first.end_to_end, first.loss
+        self.reach = len(self.weights) if self.end_to_end else 1 + max(self.plastic)
+        self.direct = first.feedback == "direct"
+        self.matrices = [self._feedback(k) for k in range(len(self.weights))] if self.direct else []
+        self.noise = torch.tensor([learner.noise for learner in learners]).view(-1, 1, 1)
+        self.optimizers = self._optimizers()
+        self.updates: Stack = []
+        self.traffic: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.elementwise = [_elementwise(self.rules[i], self.weights[k]) for k, i in self.plastic.items()]
+
+    def _feedback(self, k: int) -> Tensor:
+        outputs, inputs = self.weights[-1].shape[1], self.weights[k].shape[2]
+        return torch.stack([direct_matrix(seed, k, outputs, inputs) for seed in self.seeds])
+
+    def _optimizers(self) -> list[StackedOptimizer]:
+        """One for each stack of parameters that is trained, in the order of `_trained`."""
+        specs = [(training.optimizer, training.rest or training.optimizer) for training in self.trainings]
+        kinds = [0 if is_plastic else 1 for _, is_plastic in self._trained()]
+        return [
+            StackedOptimizer([pair[kind] for pair in specs], parameter)
+            for kind, (parameter, _) in zip(kinds, self._trained(), strict=True)
+        ]
+
+    def _trained(self) -> list[tuple[Tensor, bool]]:
+        """Every stack that changes, and whether the rule governs it: weights, then biases."""
+        weights = [(w, k in self.plastic) for k, w in enumerate(self.weights) if self.end_to_end or k in self.plastic]
+        return weights + [(b, False) for b in self.biases if b is not None and self.end_to_end]
+
+    def shake(self, step: int) -> None:
+        """Add the step's noise to every parameter, in each network's own draws."""
+        if not self.noise.any():
+            return
+        sources = {seed: generator(seed, "noise", step) for seed in set(self.seeds)}
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            for stack in (weight,) if bias is None else (weight, bias):
+                drawn = {seed: torch.randn(stack.shape[1:], generator=source) for seed, source in sources.items()}
+                stack.add_(torch.stack([drawn[seed] for seed in self.seeds]) * self.noise)
+
+    @torch.no_grad()
+    def step(self, x: Tensor, targets: Tensor, number: int, annealed: float) -> Tensor | None:
+        """One update of every network.
+
+        Args:
+            x: (E, B, in); targets: classes (E, B), or (E, B, outputs).
+            annealed: factor of every learning rate.
+
+        Returns:
+            The mean loss of each network, (E,), or None for a rule without one.
+        """
+        self.shake(number)
+        loss = self.find_update(x, targets)
+        self._clip()
+        for optimizer, (parameter, _), update in zip(self.optimizers, self._trained(), self.updates, strict=True):
+            optimizer.step(parameter, update, annealed)
+        for k, i in self.plastic.items():
+            if type(self.rules[i]).constrain is not Rule.constrain:
+                self.weights[k] = vmap(self.rules[i].constrain)(self.weights[k]).contiguous()
+        return loss
+
+    def find_update(self, x: Tensor, targets: Tensor) -> Tensor | None:
+        """Leave every trained stack's negative update in `updates`; return the loss of each network."""
+        self.traffic, y = [], x
+        for k in range(self.reach):
+            weight, bias, activation = self.weights[k], self.biases[k], self.activations[k]
+            u = torch.bmm(y, weight.mT)
+            self.traffic.append((y, u, y := activation(u if bias is None else u + bias)))
+        gradients: list[tuple[Tensor, Tensor]] = []
+        error = loss = None
+        if self.end_to_end:
+            loss, error, delta = self._objective(y, targets)
+            gradients = self._backward(delta)
+        updates, biases = [], []
+        for k in range(self.reach):
+            gradient = gradients[k][0] if self.end_to_end else None
+            if k in self.plastic:
+                updates.append(self._ask(k, gradient, error, targets, x))
+            elif gradient is not None:
+                updates.append(gradient)
+            if self.end_to_end and self.biases[k] is not None:
+                biases.append(gradients[k][1].sum(1, keepdim=True))
+        self.updates = updates + biases
+        return loss
+
+    def _objective(self, answers: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (E,), output error (E, B, outputs) and the loss's gradient at the answers."""
+        if self.loss == "mse":
+            error = answers - targets
+            return error.square().mean((1, 2)), error, error * (2 / error[0].numel())
+        logs = answers.log_softmax(2)
+        error = logs.exp() - F.one_hot(targets, answers.shape[2])
+        losses = -logs.gather(2, targets[:, :, None]).mean((1, 2))
+        return losses, error, error / answers.shape[1]
+
+    def _backward(self, delta: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Each layer's weight gradient (E, out, in) and error at its potential (E, B, out)."""
+        top, found = delta, []
+        for k in reversed(range(len(self.weights))):
+            x = self.traffic[k][0]
+            found.append((torch.bmm(delta.mT, x), delta))
+            if k:
+                delta = torch.bmm(top, self.matrices[k]) if self.direct else torch.bmm(delta, self.weights[k])
+                slope = self.slopes[k - 1]
+                delta = delta if slope is None else delta.mul_(slope(x))
+        return found[::-1]
+
+    def _ask(self, k: int, gradient: Tensor | None, error: Tensor | None, targets: Tensor, x: Tensor) -> Tensor:
+        """The rule's negative update of layer k."""
+        i = self.plastic[k]
+        rule = self.rules[i]
+        if self.elementwise[i] and gradient is not None:
+            return rule.delta(gradient).neg_()
+        inputs, u, _ = self.traffic[k]
+        given = {
+            "pre": inputs,
+            "post": u,
+            "weight": self.weights[k],
+            "grad": gradient,
+            "state": self.states[i],
+            "error": error,
+            "labels": targets,
+            "input": x,
+        }
+
+        def one(signals: dict[str, Any]) -> Tensor:
+            return rule.delta(**{name: LinearPre(s) if name == "pre" else s for name, s in signals.items()})
+
+        return vmap(one)({name: given[name] for name in rule.signals}).neg_()
+
+    def _clip(self) -> None:
+        limits = [training.optimizer.clip for training in self.trainings]
+        if any(limit is not None for limit in limits):
+            norms = torch.stack([update.square().sum((1, 2)) for update in self.updates]).sum(0).sqrt()
+            bounds = torch.tensor([math.inf if limit is None else limit for limit in limits])
+            factors = (bounds / (norms + 1e-6)).clamp(max=1.0).view(-1, 1, 1)
+            self.updates = [update * factors for update in self.updates]
+
+    def alignment(self) -> dict[str, Tensor]:
+        """The cosines of the last step's updates, metric name → (E,); see `hebbbench.metrics.alignment`."""
+        trained = [k for k in range(self.reach) if self.end_to_end or k in self.plastic]
+        found = {}
+        for k, i in self.plastic.items():
+            x, u, y = self.traffic[k]
+            name, update = short(self.names[i]), -self.updates[trained.index(k)]
+            found[name] = cosines(update, hebbian(u, x))
+            found[f"{name}.post"] = cosines(update, hebbian(y, x))
+        return found
+
+    def largest(self) -> list[dict[str, float]]:
+        """Each network's largest weight by parameter name."""
+        names, stacks = self._named()
+        maxima = torch.stack([stack.abs().amax((1, 2)) for stack in stacks], 1).tolist()
+        return [dict(zip(names, row, strict=True)) for row in maxima]
+
+    def _named(self) -> tuple[list[str], Stack]:
+        names = [name for name, _ in self.learners[0].model.named_parameters()]
+        stacks = [s for pair in zip(self.weights, self.biases, strict=True) for s in pair if s is not None]
+        return names, stacks
+
+    @torch.no_grad()
+    def release(self) -> None:
+        """Give the weights and the rules' states back to the learners."""
+        _, stacks = self._named()
+        for e, learner in enumerate(self.learners):
+            for parameter, stack in zip(learner.model.parameters(), stacks, strict=True):
+                parameter.copy_(stack[e].view_as(parameter))
+            for layer, state in zip(learner.plasticity.layers, self.states, strict=True):
+                for key, value in state.items():
+                    layer.state[key].copy_(value[e])
+
+
+class StackedOptimizer:
+    """SGD, Adam or AdamW as `torch.optim` has them, on a stack (E, …) with rates and decay of each network's own."""
+
+    def __init__(self, specs: list[Optimizer], parameter: Tensor) -> None:
+        self.kind, self.momentum, self.nesterov = specs[0].name, specs[0].momentum, specs[0].nesterov
+        self.lr = torch.tensor([spec.lr for spec in specs]).view(-1, 1, 1)
+        self.decay = torch.tensor([spec.weight_decay for spec in specs]).view(-1, 1, 1)
+        self.l1 = torch.tensor([spec.l1 for spec in specs]).view(-1, 1, 1)
+        self.penalised, self.decaying = bool(self.l1.any()), bool(self.decay.any())
+        self.steps = 0
+        self.first: Tensor | None = None
+        self.second = torch.zeros_like(parameter) if self.kind != "sgd" else parameter
+
+    def step(self, parameter: Tensor, gradient: Tensor, annealed: float) -> None:
+        """Move `parameter` in place."""
+        self.steps += 1
+        lr = self.lr * annealed
+        if self.penalised:
+            gradient = gradient + self.l1 * parameter.sign()
+        if self.kind == "adamw":
+            parameter.mul_(1 - lr * self.decay)
+        elif self.decaying:
+            gradient = torch.addcmul(gradient, self.decay, parameter)
+        if self.kind == "sgd":
+            if self.momentum:
+                self.first = gradient.clone() if self.first is None else self.first.mul_(self.momentum).add_(gradient)
+                gradient = gradient + self.momentum * self.first if self.nesterov else self.first
+            parameter.addcmul_(lr, gradient, value=-1)
+            return
+        if self.first is None:
+            self.first = torch.zeros_like(parameter)
+        self.first.lerp_(gradient, 0.1)
+        self.second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
+        root = (self.second.sqrt() / math.sqrt(1 - 0.999**self.steps)).add_(1e-8)
+        parameter.addcmul_(lr / (1 - 0.9**self.steps), self.first / root, value=-1)
+
+
+def _elementwise(rule: Rule, weight: Tensor) -> bool:
+    """Whether a rule sees its gradient alone and treats a stack as it treats each gradient in it."""
+    if rule.signals != ("grad",):
+        return False
+    probe = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    return torch.equal(rule.delta(probe), torch.stack([rule.delta(part) for part in probe]))

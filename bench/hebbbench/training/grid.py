@@ -1,0 +1,100 @@
+"""Running many cells: each by itself, or, if their networks are small, many together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from hebbbench.cell import Cell
+from hebbbench.data import dataset_spec
+from hebbbench.data.places import resolve_cache
+from hebbbench.progress import Reporter, Silent
+from hebbbench.record import schema, store
+from hebbbench.record.card import Card
+from hebbbench.training.checkpoint import Checkpoint
+from hebbbench.training.course import Course
+from hebbbench.training.device import prepare_torch
+from hebbbench.training.interrupt import stop_requests
+from hebbbench.training.loop import batches_per_epoch
+from hebbbench.training.run import Settings, finished, load_with_progress, run_cell
+from hebbbench.training.together import CHUNK, can_be_together, chunks, train_together
+from hebbbench.validation import canonical_json
+
+
+def run_cells(
+    planned: Sequence[Cell],
+    results: Path,
+    settings: Settings,
+    reporter: Reporter,
+    *,
+    force: bool = False,
+    card: Callable[[Cell], Card | None] = lambda cell: None,
+) -> Iterator[schema.Result]:
+    """Run cells and yield each one's result as it is there; small networks train many at a time.
+
+    Args:
+        force: run finished cells again.
+        card: gives a cell's plausibility card, if its rule has one; asked after the cell has been measured.
+
+    Cells that were finished before come first, then those that train one by one, then those that train together, whose
+    results are saved chunk by chunk.
+
+    Raises:
+        RunInterrupted, HebbBenchError: as `run_cell`.
+    """
+    store.check_writable(results)
+    device = prepare_torch(settings.device)
+    together: list[Cell] = []
+    shapes: dict[str, bool] = {}
+    for number, cell in enumerate(planned, start=1):
+        kind = canonical_json([cell.protocol.hash, cell.axes, cell.rule, cell.recipe.identity()])
+        if kind not in shapes:
+            plain = not (settings.diagnostics or settings.save_weights or cell.work.diagnostics)
+            shapes[kind] = plain and can_be_together(cell, device)
+        if shapes[kind]:
+            dataset = load_with_progress(cell.work.data.dataset, settings, reporter)
+            done = None if force else finished(cell, cell.identity(dataset.identity), results)
+            if done is None:
+                together.append(cell)
+            else:
+                yield done
+            continue
+        reporter.say(f"[{number}/{len(planned)}] {cell}")
+        yield run_cell(cell, results, settings, reporter, force=force, card=partial(card, cell))
+    if together:
+        yield from _run_together(together, results, settings, reporter, device, card)
+
+
+def _run_together(
+    cells: Sequence[Cell],
+    results: Path,
+    settings: Settings,
+    reporter: Reporter,
+    device: torch.device,
+    card: Callable[[Cell], Card | None],
+) -> Iterator[schema.Result]:
+    """Train cells in chunks, and save each chunk's results when it is done."""
+    cache = resolve_cache(settings.cache)
+    steps = 0
+    for cell in cells:
+        training, spec = cell.recipe.training, dataset_spec(cell.work.data.dataset)
+        steps += training.epochs * batches_per_epoch(spec.counts["train"], training.batch_size)
+    reporter.phase(f"training {len(cells)} networks, up to {CHUNK} at once", steps)
+    try:
+        for chunk in chunks(cells):
+            courses, identities = [], []
+            for cell in chunk:
+                dataset = load_with_progress(cell.work.data.dataset, settings, Silent())
+                identities.append(cell.identity(dataset.identity))
+                kept = Checkpoint(cache / "checkpoints", identities[-1])
+                courses.append(Course(cell, dataset, kept, device, cache / "scratch", reporter, read_test=True))
+            with stop_requests() as request:
+                for cell, result in zip(chunk, train_together(courses, identities, request, reporter), strict=True):
+                    result = result.model_copy(update={"card": card(cell)})
+                    store.save(result, results)
+                    yield result
+    finally:
+        reporter.end()

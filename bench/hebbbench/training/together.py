@@ -1,0 +1,188 @@
+"""Cells whose networks are trained together: which can be, how they are grouped, and one result for each."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator, Sequence
+from datetime import UTC, datetime
+
+import torch
+from torch import Tensor
+
+from hebbbench import registry
+from hebbbench.cell import Cell
+from hebbbench.data import dataset_spec
+from hebbbench.errors import HebbBenchError, RunInterrupted
+from hebbbench.progress import Reporter
+from hebbbench.record import schema
+from hebbbench.rng import generator
+from hebbbench.training.alignment import AlignmentMeter, liveliness
+from hebbbench.training.course import Course, describe_model
+from hebbbench.training.ensemble import Ensemble, stackable
+from hebbbench.training.interrupt import StopRequest
+from hebbbench.training.learner import EXPLODED, Learner
+from hebbbench.training.loop import CHECK_EVERY, Diverged, batches_per_epoch
+from hebbbench.training.optimise import annealing
+from hebbbench.validation import canonical_json
+
+CHUNK = 10
+"""Networks trained at once: enough to keep a core busy, few enough that their activity stays in its cache."""
+
+OWN = ("lr", "weight_decay", "l1", "clip")
+"""Numbers of an optimizer that each network of an ensemble may have its own of."""
+
+
+def can_be_together(cell: Cell, device: torch.device) -> bool:
+    """Whether a cell's network can be one of an ensemble: a small one that only its alignment is measured of."""
+    work = cell.work
+    if work.alignment is None or work.probe is not None or work.data.validation or device.type != "cpu":
+        return False
+    if work.data.augment != "none" or not cell.recipe.training.epochs:
+        return False
+    if registry.rule(cell.rule).shape != "delta":
+        return False
+    spec = dataset_spec(work.data.dataset)
+    return stackable(Learner(cell, spec.shape, spec.classes, device), cell.recipe.training)
+
+
+def chunks(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+    """The cells in chunks that can be trained together; those of one seed, which share their data, lie together."""
+    groups: dict[str, list[Cell]] = {}
+    for cell in cells:
+        groups.setdefault(_kind(cell), []).append(cell)
+    for group in groups.values():
+        ordered = sorted(group, key=lambda cell: cell.seed)
+        for start in range(0, len(ordered), CHUNK):
+            yield ordered[start : start + CHUNK]
+
+
+def _kind(cell: Cell) -> str:
+    """What cells of one chunk must have in common."""
+    recipe = cell.recipe.identity()
+    training = {key: value for key, value in recipe["training"].items() if key != "noise"}
+    for part in ("optimizer", "rest"):
+        if training.get(part) is not None:
+            training[part] = {key: value for key, value in training[part].items() if key not in OWN}
+    return canonical_json([cell.rule, {**recipe, "training": training}, cell.protocol.hash, cell.work.loss])
+
+
+def train_together(
+    courses: Sequence[Course], identities: Sequence[str], request: StopRequest, reporter: Reporter
+) -> list[schema.Result]:
+    """Train the courses' networks together and conclude each; every course's result, in order.
+
+    Time is shared out evenly: a network's cost is the chunk's divided by its size.
+
+    Raises:
+        RunInterrupted: a stop was asked for; the chunk's work is lost, finished chunks are not.
+    """
+    started, began = datetime.now(UTC), time.perf_counter()
+    first = courses[0]
+    spec = first.cell.work.alignment
+    if spec is None:
+        raise HebbBenchError(
+            f"protocol '{first.cell.protocol.name}' measures no alignment; its cells train one by one."
+        )
+    batches = first.batches(first.dataset.train)
+    learners = [course.learner() for course in courses]
+    meters = [course.meter(learner, spec) for course, learner in zip(courses, learners, strict=True)]
+    before = [liveliness(learner, batches, first.train_indices) for learner in learners]
+    for course, learner in zip(courses, learners, strict=True):
+        course.measured.model = describe_model(learner)
+        course.measured.phase = "training"
+    ensemble = Ensemble(learners, [course.cell.recipe.training for course in courses])
+    diverged = _train(ensemble, courses, meters, batches, request, reporter)
+    ensemble.release()
+    trained = time.perf_counter() - began
+    results = []
+    for e, (course, meter) in enumerate(zip(courses, meters, strict=True)):
+        measured, since = course.measured, time.perf_counter()
+        measured.state.seconds = trained / len(courses)
+        failure = diverged.get(e)
+        if failure is None:
+            measured.weights = learners[e].digest()
+            measured.phase = "alignment"
+            course.conclude(meter, batches, before[e])
+        measured.state.wall = measured.state.seconds + time.perf_counter() - since
+        stop = None if failure is None else schema.Stop(phase="training", step=failure.step, layer=failure.layer)
+        status: schema.Status = "ok" if failure is None else "diverged"
+        results.append(course.record(identities[e], status, None if failure is None else str(failure), stop, started))
+    return results
+
+
+def _train(
+    ensemble: Ensemble,
+    courses: Sequence[Course],
+    meters: Sequence[AlignmentMeter],
+    batches: object,
+    request: StopRequest,
+    reporter: Reporter,
+) -> dict[int, Diverged]:
+    """Every step of the training; which networks left the numbers, and where."""
+    first = courses[0]
+    training, indices = first.cell.recipe.training, first.train_indices
+    per_epoch = batches_per_epoch(len(indices), training.batch_size)
+    total = training.epochs * per_epoch
+    feed = Feed(batches, ensemble.seeds)
+    diverged: dict[int, Diverged] = {}
+    step = 0
+    for epoch in range(training.epochs):
+        orders = {
+            seed: indices[torch.randperm(len(indices), generator=generator(seed, "order", epoch))]
+            for seed in set(ensemble.seeds)
+        }
+        losses = torch.zeros(ensemble.size, dtype=torch.float64)
+        for batch in range(per_epoch):
+            rows = slice(batch * training.batch_size, (batch + 1) * training.batch_size)
+            x, targets = feed.batch({seed: order[rows] for seed, order in orders.items()})
+            loss = ensemble.step(x, targets, step, annealing(training.annealing, step / total))
+            if loss is not None:
+                losses += loss
+            if step >= meters[0].first:
+                found = {name: values.tolist() for name, values in ensemble.alignment().items()}
+                for e, meter in enumerate(meters):
+                    meter.add({name: values[e] for name, values in found.items()})
+            step += 1
+            reporter.advance(ensemble.size)
+            if step % CHECK_EVERY == 0 or step == total:
+                _look(ensemble, step, diverged)
+            if request.asked:
+                raise RunInterrupted("stopped. Run the same command again: it goes on after the last finished cells.")
+        for e, course in enumerate(courses):
+            state = course.measured.state
+            state.step, state.epoch = step, epoch + 1
+            state.samples += min(len(indices), per_epoch * training.batch_size)
+            if ensemble.end_to_end and e not in diverged:
+                mean = losses[e].item() / per_epoch
+                if math.isfinite(mean):
+                    state.record("train.loss", epoch + 1, mean)
+                else:
+                    diverged[e] = Diverged(step, "the read-out", "the loss is not a finite number")
+    return diverged
+
+
+def _look(ensemble: Ensemble, step: int, diverged: dict[int, Diverged]) -> None:
+    for e, row in enumerate(ensemble.largest()):
+        for name, value in row.items():
+            if e not in diverged and not value <= EXPLODED:
+                why = f"a weight reached {value:.3g}" if math.isfinite(value) else "a weight is not a finite number"
+                diverged[e] = Diverged(step, name, why)
+
+
+class Feed:
+    """Batches for all networks: data are gathered once for each seed among them."""
+
+    def __init__(self, batches: object, seeds: list[int]) -> None:
+        self.batches = batches
+        self.distinct = list(dict.fromkeys(seeds))
+        self.place = torch.tensor([self.distinct.index(seed) for seed in seeds])
+
+    def batch(self, indices: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
+        """x (E, B, features) and targets (E, B, …) from each seed's indices (B,)."""
+        pairs = [self.batches.plain(indices[seed]) for seed in self.distinct]  # type: ignore[attr-defined]
+        if len(pairs) == 1:
+            x, targets = pairs[0]
+            return x.expand(len(self.place), *x.shape), targets.expand(len(self.place), *targets.shape)
+        x, targets = (torch.stack(parts).index_select(0, self.place) for parts in zip(*pairs, strict=True))
+        return x, targets

@@ -1,0 +1,242 @@
+"""Hebbian alignment: its definition, the data and cells it is measured on, and networks trained together."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from hebbbench import registry
+from hebbbench.board.alignment import alignment_section
+from hebbbench.cell import Cell, cells
+from hebbbench.data import pins, split_identity
+from hebbbench.data.spec import dataset_spec
+from hebbbench.data.teacher import ask_teacher
+from hebbbench.errors import ProtocolError
+from hebbbench.metrics.alignment import cosines, hebbian
+from hebbbench.plan import KnownRule, Sources
+from hebbbench.progress import Silent
+from hebbbench.protocol import Protocol
+from hebbbench.recipe import Recipe
+from hebbbench.training import grid
+from hebbbench.training.grid import run_cells
+from hebbbench.training.run import Settings, run_cell
+from hebbbench.validation import validate
+
+OLD_HASHES = {
+    "cifar10-deephebb": "a5bc3dd23b9c2b51adc42d6ec0623857ef3fa4ed8e65aafcc78e3828f27407a4",
+    "cifar10-fasthebb": "5d205f00263d71ab9876301a9b466421a679ea0f28faf474f05163a8cf1988fe",
+    "cifar10-small": "14d6db9ba8bfa21a967b6b7144e0019e8977c970c3b2dcb91fa0d3fdaca2a466",
+    "cifar100-deephebb": "c1d584a12dc22a9a9364d5b93a002cb409608c482a129223ba67503f06297868",
+    "digits-deephebb": "6d106f395eef0d88735419c1ac4486ea9722bafe8585dd52cbf8f9bddbbcb4b5",
+    "digits-mlp": "b590b20f2e0f4ea2670662960d5dcd47c26beadf763123459e1ff8281a3e348a",
+    "mnist-mlp": "1bc9a2592bd7d1e00e709cde721191e3cee022195590cdd13fbb7c551d025628",
+}
+
+
+def work(**changes: Any) -> Protocol:
+    """sre-mlp made short: one epoch of ten batches."""
+    plain = registry.protocol("sre-mlp").model_dump(mode="json", exclude={"axes", "published"})
+    plain["training"] |= {"epochs": 1, "batch_size": 2000} | changes.pop("training", {})
+    return Protocol.model_validate(plain | {"alignment": {"window": 4}, "axes": {}} | changes)
+
+
+def cell_of(protocol: Protocol, rule: str = "bp", seed: int = 0, **recipe: Any) -> Cell:
+    (cell,) = cells(protocol, [rule], [seed], {}, Recipe(provenance="default", **recipe))
+    return cell
+
+
+@pytest.mark.parametrize("name", OLD_HASHES)
+def test_fields_added_for_alignment_leave_published_identities_alone(name):
+    assert registry.protocol(name).hash == OLD_HASHES[name]
+
+
+def test_what_is_added_counts_once_it_is_set():
+    assert work().hash != work(training={"noise": 0.1}).hash
+    assert "noise" not in work().identity()["training"]
+    assert work(training={"noise": 0.1}).identity()["training"]["noise"] == 0.1
+
+
+# The metric
+
+
+def test_the_hebbian_update_is_the_mean_outer_product_and_the_cosine_is_over_all_entries():
+    a, x = np.random.default_rng(0).normal(size=(7, 3)), np.random.default_rng(1).normal(size=(7, 4))
+    mean = sum(np.outer(ak, xk) for ak, xk in zip(a, x, strict=True)) / 7
+    found = hebbian(torch.tensor(a), torch.tensor(x))
+    np.testing.assert_allclose(found.numpy(), mean, rtol=1e-12)
+    g = np.random.default_rng(2).normal(size=(3, 4))
+    expected = (g * mean).sum() / math.sqrt((g**2).sum() * (mean**2).sum())
+    assert cosines(torch.tensor(g), found).item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_at_rest_a_linear_ridge_problem_is_as_hebbian_as_its_closed_form_says():
+    """At rest ⟨g⟩ = γ w: the inner product with Hebb is γ tr(w C wᵀ) > 0, the full-data cosine cos(w, w C), and the
+    mean over minibatches grows with γ, as the signal γ w does over their noise."""
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(4000, 16, generator=source, dtype=torch.float64)
+    y = x @ torch.randn(16, 5, generator=source, dtype=torch.float64)
+    y += torch.randn(y.shape, generator=source, dtype=torch.float64)
+    c = x.T @ x / len(x)
+    means = []
+    for decay in (0.0, 1e-3, 1e-2, 1e-1):
+        w = torch.linalg.solve(c + decay * torch.eye(16, dtype=torch.float64), x.T @ y / len(x)).T
+        u = x @ w.T
+        g, hebb = -hebbian(u - y, x), hebbian(u, x)
+        inner = (g * hebb).sum().item()
+        assert inner == pytest.approx(decay * torch.trace(w @ c @ w.T).item(), abs=1e-10)
+        if decay:
+            assert cosines(g, hebb).item() == pytest.approx(cosines(w, w @ c).item(), rel=1e-6)
+        parts = [slice(start, start + 50) for start in range(0, len(x), 50)]
+        means.append(np.mean([cosines(-hebbian(u[p] - y[p], x[p]), hebbian(u[p], x[p])).item() for p in parts]))
+    assert abs(means[0]) < 0.02
+    assert means == sorted(means)
+    assert means[-1] > 0.2
+
+
+# The data
+
+
+def test_the_teachers_samples_are_the_pinned_ones():
+    for split, data in ask_teacher(dataset_spec("teacher-mlp")).items():
+        assert split_identity(data.images, data.labels) == pins()["teacher-mlp"][split]
+        assert np.array_equal(data.labels * 2**16, np.round(data.labels * 2**16))
+
+
+# Networks trained together
+
+
+CASES = {
+    "sgd": ("bp", {"optimizer": {"lr": 0.1, "weight_decay": 0.01}}, {}),
+    "momentum": ("bp", {"optimizer": {"lr": 0.1, "momentum": 0.9, "nesterov": True}}, {}),
+    "adam": ("bp", {"optimizer": {"name": "adam", "lr": 0.01, "weight_decay": 0.001}}, {}),
+    "adamw": ("bp", {"optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1}}, {}),
+    "clip": ("dfa", {"optimizer": {"lr": 0.1, "clip": 0.05}, "architecture": {"biases": "all"}}, {}),
+    "l1": ("bp", {"optimizer": {"lr": 0.1, "l1": 0.001}}, {}),
+    "noise": ("bp", {}, {"training": {"noise": 0.01}}),
+    "state": ("random_nn", {"optimizer": {"lr": 0.1}}, {}),
+    "vmap": ("oja", {"optimizer": {"lr": 0.001}}, {}),
+    "constraint": ("hebb", {"optimizer": {"lr": 0.1}}, {}),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_networks_trained_together_are_those_of_the_loop(case, tmp_path):
+    rule, recipe, changes = CASES[case]
+    protocol = work(**changes)
+    planned = [cell_of(protocol, rule, seed, **recipe) for seed in (0, 1)]
+    together = {result.seed: result for result in run_cells(planned, tmp_path, Settings(), Silent())}
+    for cell in planned:
+        single = run_cell(cell, None, Settings(), Silent())
+        stacked = together[cell.seed]
+        assert stacked.status == single.status == "ok"
+        assert set(stacked.metrics) == set(single.metrics)
+        for name, metric in single.metrics.items():
+            assert stacked.metrics[name].value == pytest.approx(metric.value, abs=2e-5, rel=1e-4), name
+        assert np.allclose(stacked.curves.get("train.loss", []), single.curves.get("train.loss", []), rtol=1e-5)
+
+
+def test_finished_cells_are_not_trained_again(tmp_path, monkeypatch):
+    planned = [cell_of(work(), seed=seed) for seed in (0, 1, 2)]
+    list(run_cells(planned[:2], tmp_path, Settings(), Silent()))
+    done = [run_cell(planned[0], None, Settings(), Silent())]
+    trained: list[int] = []
+    monkeypatch.setattr(
+        grid,
+        "train_together",
+        lambda courses, *rest: trained.extend(course.cell.seed for course in courses) or done[:1],
+    )
+    found = list(run_cells(planned, tmp_path, Settings(), Silent()))
+    assert [result.seed for result in found[:2]] == [0, 1]
+    assert trained == [2]
+
+
+def test_a_network_that_diverges_leaves_the_others_of_its_chunk_alone(tmp_path):
+    calm, wild = cell_of(work(), optimizer={"lr": 0.1}), cell_of(work(), seed=1, optimizer={"lr": 1e12})
+    found = {result.seed: result for result in run_cells([calm, wild], tmp_path, Settings(), Silent())}
+    assert found[0].status == "ok"
+    assert found[1].status == "diverged"
+    assert found[1].stop is not None
+    assert found[0].metrics["alignment.fc2"].value == pytest.approx(
+        run_cell(calm, None, Settings(), Silent()).metrics["alignment.fc2"].value, abs=1e-5
+    )
+
+
+# Cells and the board
+
+
+def test_weights_that_collapse_are_a_result_without_a_cosine(tmp_path):
+    protocol = work(training={"epochs": 4})
+    cell = cell_of(protocol, optimizer={"lr": 0.5, "weight_decay": 1.0})
+    (result,) = run_cells([cell], tmp_path, Settings(), Silent())
+    assert result.status == "ok"
+    metric = result.metrics["alignment.fc2"]
+    assert metric.value is None
+    assert (metric.reason or "").startswith("collapsed: the answers vary by")
+    text = "\n".join(section(protocol, [result]))
+    assert "collapsed (1)" in text
+
+
+def section(protocol: Protocol, results: list[Any]) -> list[str]:
+    rules = {"bp": KnownRule(registry.rule_source_hash("bp"), {})}
+    return alignment_section(protocol, Sources({protocol.name: protocol}, rules, (), Path()), results, [])
+
+
+def test_an_axis_varies_for_its_rules_alone():
+    protocol = registry.protocol("sre-mlp")
+    planned = cells(protocol, ["bp", "dfa"], [0], {"decay": 0.0})
+    assert [(cell.rule, cell.axes["optimizer"]) for cell in planned] == [("bp", "sgd"), ("dfa", "sgd"), ("bp", "adam")]
+
+
+def test_the_board_shows_one_matrix_with_published_numbers_below(tmp_path):
+    axes = {"decay": {"path": "training.optimizer.weight_decay", "values": [0.0, 0.01]}}
+    published = [{"rule": "bp", "value": -0.1, "sd": 0.01, "source": "a paper", "axes": {"decay": 0.0}}]
+    protocol = work(axes=axes, published=published)
+    results = list(run_cells(cells(protocol, ["bp"], [0, 1], {}), tmp_path, Settings(), Silent()))
+    lines = section(protocol, results)
+    row = next(line for line in lines if line.startswith("| bp"))
+    assert row.count("(2)") == 2
+    assert "*−0.10 ± 0.01*" in next(line for line in lines if line.startswith("| *published*"))
+    assert not any("%" in line for line in lines)
+
+
+def test_a_headline_needs_the_section_it_is_measured_by():
+    plain = work().model_dump(mode="json")
+    with pytest.raises(ValueError, match=r"headline = 'alignment.fc2' needs the section 'alignment'"):
+        Protocol.model_validate(plain | {"alignment": None})
+    with pytest.raises(ValueError, match=r"headline = 'probe.test.accuracy' needs the section 'probe'"):
+        Protocol.model_validate(plain | {"headline": "probe.test.accuracy"})
+
+
+def test_a_recipe_cannot_choose_the_noise():
+    with pytest.raises(ValueError, match=r"free: 'noise'"):
+        work(free=["noise"])
+    with pytest.raises(ProtocolError, match="noise"):
+        validate(Recipe, {"provenance": "default", "noise": 0.1}, "here")
+
+
+# The random network's signal
+
+
+@pytest.mark.parametrize("options", [{}, {"clip_first": False, "scale": 3.0}, {"target": 2.0, "scale": 0.01}])
+def test_random_nn_is_the_equation_of_the_paper(options):
+    source = np.random.default_rng(0)
+    rule = registry.rule("random_nn").create(options, "here")
+    weight, x = torch.tensor(source.normal(size=(5, 4))), torch.tensor(source.normal(size=(6, 32)))
+    state = rule.init(weight)
+    first, second, third, last, projection = (state[key].numpy() for key in state)
+    answers = np.zeros(4)
+    for row in x.numpy():
+        hidden = np.tanh(np.tanh(np.tanh(row @ first / math.sqrt(32)) @ second) @ third)
+        answers += hidden @ last / 6
+    push = sum(answer * part for answer, part in zip(answers, projection, strict=True))
+    length, w = np.linalg.norm(push), weight.numpy()
+    cut = push if length <= 1 else push / length
+    seen = cut if rule.clip_first else push
+    reduced = np.sign(np.linalg.norm(w) - np.linalg.norm(w - seen))
+    expected = np.sign(rule.target - np.linalg.norm(w)) * reduced * cut
+    np.testing.assert_allclose(rule.delta(weight=weight, input=x, state=state).numpy(), expected, rtol=1e-9)
