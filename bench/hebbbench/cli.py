@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
 import hebbbench
-from hebbbench.errors import HebbBenchError, RunInterrupted
+from hebbbench.errors import HebbBenchError, RunInterrupted, TimeLimitReached
 
 app = typer.Typer(
     name="hebbbench",
@@ -33,6 +34,10 @@ DataRoot = Annotated[
     Path | None, typer.Option(envvar="HEBBBENCH_DATA", help="Folder with datasets: parquet or torchvision layout.")
 ]
 Cache = Annotated[Path | None, typer.Option(envvar="HEBBBENCH_CACHE", help="Folder for decoded data and checkpoints.")]
+Limit = Annotated[
+    str | None,
+    typer.Option(metavar="TIME", help="Stop at a checkpoint before this much time has passed: 90s, 9m, 1h30m."),
+]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; CUDA if there is one.")]
 
 UNFINISHED = 1
@@ -87,26 +92,38 @@ def run(
     save_weights: Annotated[
         bool, typer.Option("--save-weights", help="Also keep the plastic weights, for pictures, beside each result.")
     ] = False,
+    time_limit: Limit = None,
 ) -> None:
     """Run rules under a protocol and keep one JSON file a cell.
 
     A finished cell is not run twice, an interrupted one goes on where it stopped. Seed 0 if no seed is given.
+
+    Exit status: 0 all cells are done; 1 one failed or diverged; 2 a mistake in what was asked; 75 the time limit came
+    first; 130 interrupted. After 75 and 130 the same command goes on.
     """
+    began = time.monotonic()
     from hebbbench import registry
     from hebbbench.cards import card_of_cell
     from hebbbench.cell import cells, parse_axes, parse_seeds
-    from hebbbench.progress import reporter
+    from hebbbench.progress import parse_duration, reporter
     from hebbbench.report import summary
     from hebbbench.training.grid import run_cells
+    from hebbbench.training.interrupt import TimeLimit
     from hebbbench.training.run import Settings, check_cell
 
+    limit = TimeLimit(parse_duration(time_limit), began) if time_limit is not None else None
     found = registry.protocol(protocol)
     rules = found.rules or registry.rule_names() if "all" in rule else list(dict.fromkeys(rule))
     planned = cells(found, rules, parse_seeds(seed or ["0"], found), parse_axes(axis or [], found))
     for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
         check_cell(cell)
     settings = Settings(
-        device=device, data_root=data_root, cache=cache, diagnostics=diagnostics, save_weights=save_weights
+        device=device,
+        data_root=data_root,
+        cache=cache,
+        diagnostics=diagnostics,
+        save_weights=save_weights,
+        limit=limit,
     )
     out = reporter()
     done = []
@@ -117,6 +134,11 @@ def run(
             done.append(result)
             if done[-1].status != "ok":
                 out.say(f"  {done[-1].status}: {done[-1].reason}")
+    except TimeLimitReached:
+        out.close()
+        if done:
+            print(summary(done, results, protocol, rules))
+        raise
     except KeyboardInterrupt as error:
         raise RunInterrupted("stopped. Run the same command again to go on.") from error
     finally:

@@ -41,6 +41,12 @@ class RunInterrupted(HebbBenchError):
     exit_code = 130
 
 
+class TimeLimitReached(RunInterrupted):
+    """A run stopped because its time limit was near; the next one goes on where it stopped."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
+
+
 def suggestion(value: str, alternatives: Iterable[str]) -> str:
     """A sentence naming the nearest valid name, if there is one, and all valid names."""
     names = sorted(alternatives)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 import time
 from typing import Protocol
@@ -17,6 +18,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from hebbbench.errors import HebbBenchError
 
 
 class Reporter(Protocol):
@@ -161,3 +164,18 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of a stretch of time as a person types it: 90s, 9m, 1h30m, or a plain number of seconds.
+
+    Raises:
+        HebbBenchError: the text is none of these, or no time at all.
+    """
+    match = re.fullmatch(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s?)?", text.strip())
+    hours, minutes, seconds = (int(part or 0) for part in match.groups()) if match else (0, 0, 0)
+    if not (hours or minutes or seconds):
+        raise HebbBenchError(
+            f"the time limit '{text}' is no stretch of time. Write 90s, 9m, 1h30m or a number of seconds."
+        )
+    return 3600.0 * hours + 60 * minutes + seconds

@@ -24,11 +24,13 @@ class Checkpoint:
         folder: where checkpoints lie.
         cell: the cell's identity; another rule, recipe, seed or protocol is another file.
         interval: seconds between two checkpoints.
+        early: write the first as soon as possible, so that what one takes is known.
     """
 
-    def __init__(self, folder: Path, cell: str, interval: float = 60.0) -> None:
+    def __init__(self, folder: Path, cell: str, interval: float = 60.0, early: bool = False) -> None:
         self.path = folder / f"{cell}.pt"
         self._interval = interval
+        self._early = early
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -52,7 +54,7 @@ class Checkpoint:
 
     def due(self) -> bool:
         """Whether the interval has passed since the last save."""
-        return time.monotonic() - self._last >= self._interval
+        return self._early or time.monotonic() - self._last >= self._interval
 
     def save(self, state: dict[str, Any]) -> None:
         """Replace the checkpoint by `state` (tensors and plain values).
@@ -64,7 +66,7 @@ class Checkpoint:
         torch.save({"format": FORMAT, "threads": torch.get_num_threads(), **state}, buffer)
         payload = buffer.getvalue()
         write_atomic(self.path, _digest(payload) + payload, "--cache")
-        self._last = time.monotonic()
+        self._last, self._early = time.monotonic(), False
 
     def remove(self) -> None:
         """The cell is done; what a killed process left half-written goes too."""

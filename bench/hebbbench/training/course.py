@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -31,7 +31,7 @@ from hebbbench.training.alignment import COLLAPSED, AlignmentMeter, full_data, l
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import peak_memory, reset_peak_memory
 from hebbbench.training.features import estimate_statistics, extract, statistics_kept
-from hebbbench.training.interrupt import StopRequest, stop_requests
+from hebbbench.training.interrupt import StopRequest, TimeLimit, stop_requests
 from hebbbench.training.learner import Learner, architecture_layout, build_model, objective
 from hebbbench.training.loop import Diverged, Loop, State, batches_per_epoch, restore, stages
 from hebbbench.training.observer import Observer
@@ -75,6 +75,7 @@ class Course:
         reporter: Reporter,
         read_test: bool,
         diagnostics: bool = False,
+        limit: TimeLimit | None = None,
     ) -> None:
         self.cell = cell
         self.dataset = dataset
@@ -84,6 +85,7 @@ class Course:
         self.reporter = reporter
         self.read_test = read_test
         self.diagnostics = diagnostics
+        self.limit = limit
         self.stopped = False
         self.trained: Learner | None = None
         self.measured = Measured()
@@ -104,7 +106,7 @@ class Course:
         reason: str | None = None
         stop: schema.Stop | None = None
         measured = self.measured
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), stop_requests() as request:
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), stop_requests(self.limit) as request:
             try:
                 self._measure(request)
             except Diverged as error:
@@ -121,7 +123,7 @@ class Course:
                 if isinstance(error, HebbBenchError) and measured.phase == "setup":
                     raise
                 status, reason = "failed", f"{type(error).__name__} during {measured.phase}: {_line(error)}"
-            self.stopped = request.asked
+            self.stopped = request.signalled
         if status == "failed":
             stop = schema.Stop(phase=measured.phase, step=measured.state.step)
         measured.state.tick()
@@ -223,31 +225,39 @@ class Course:
         measured, epochs = self.measured, self.cell.recipe.training.epochs
         earlier, began = measured.state.probe_seconds, time.perf_counter()
         # The trained state, before statistics are re-estimated: what a checkpoint must hold.
-        trained = copy.deepcopy(learner.state_dict())
+        held: dict[str, Any] = {"learner": copy.deepcopy(learner.state_dict()), "probe": None, "published": None}
+        held |= {name: saved[name] for name in ("probe", "published") if saved is not None and saved.get(name)}
+
+        def pause(more: bool = False) -> None:
+            """Stop here if asked; write a checkpoint now and then, if there is `more` to hold than in the last one."""
+            if request.asked() or (more and self.checkpoint.due()):
+                measured.state.probe_seconds = earlier + time.perf_counter() - began
+                self._save(held, spec.epochs, request)
+
+        pause(more=True)
         if learner.end_to_end and len(self.validation_indices):
             measured.accuracy(
                 "end_to_end.validation", self._accuracy(learner, batches, self.validation_indices), epochs
             )
         with statistics_kept(learner):
-            estimate_statistics(learner, batches, self.train_indices, spec.statistics_samples)
+            estimate_statistics(learner, batches, self.train_indices, spec.statistics_samples, pause)
             self.reporter.phase("extracting features", len(self.train_indices) + len(self.validation_indices))
-            train = self._features(learner, batches, self.train_indices)
-            validation = self._features(learner, batches, self.validation_indices)
+            train = self._features(learner, batches, self.train_indices, pause)
+            validation = self._features(learner, batches, self.validation_indices, pause)
             if measured.observer is not None:
                 measured.metrics |= measured.observer.feature_metrics(validation.features, epochs)
-            published = self._published_readout(train)
+            published = self._published_readout(train, held, pause)
             moments = standardise(train.features, validation.features) if spec.standardize else None
             probe = LinearProbe(spec, train.features.shape[1], self.dataset.classes, self.cell.seed, self.device)
-            if saved is not None and saved["probe"] is not None:
-                probe.load_state_dict(saved["probe"])
+            if held["probe"] is not None:
+                probe.load_state_dict(copy.deepcopy(held["probe"]))  # an optimizer goes on in the tensors it is given
                 measured.probe_curve = probe.curve
             self.reporter.phase("linear probe", spec.epochs, probe.epoch)
             while probe.epoch < spec.epochs:
-                fit(probe, train, validation if len(validation.labels) else None, self.reporter)
+                fit(probe, train, validation if len(validation.labels) else None, self.reporter, pause)
                 measured.probe_curve = probe.curve
-                if request.asked or self.checkpoint.due():
-                    measured.state.probe_seconds = earlier + time.perf_counter() - began
-                    self._save(trained, probe, request)
+                held["probe"] = copy.deepcopy(probe.state_dict())
+                pause(more=True)
             measured.accuracy("probe.train", probe.accuracy(train), spec.epochs)
             if len(validation.labels):
                 measured.accuracy("probe.validation", probe.accuracy(validation), spec.epochs)
@@ -255,7 +265,7 @@ class Course:
                 test = self.batches(self.dataset.open_test())
                 everything = torch.arange(len(test), device=self.device)
                 self.reporter.phase("test", len(test))
-                held_out = self._features(learner, test, everything)
+                held_out = self._features(learner, test, everything, pause)
                 if published is not None:
                     value, epoch = published.best(held_out)
                     measured.metrics[schema.PUBLISHED_READOUT] = schema.Metric(value=value, split="test", epoch=epoch)
@@ -263,17 +273,15 @@ class Course:
                     held_out.features.sub_(moments[0]).mul_(moments[1])
                 measured.accuracy("probe.test", probe.accuracy(held_out), spec.epochs)
         if self.read_test and learner.end_to_end:
-            measured.accuracy("end_to_end.test", self._accuracy(learner, test, everything), epochs)
+            measured.accuracy("end_to_end.test", self._accuracy(learner, test, everything, pause), epochs)
         measured.state.probe_seconds = earlier + time.perf_counter() - began
 
-    def _save(self, trained: dict[str, Any], probe: LinearProbe, request: StopRequest) -> None:
+    def _save(self, held: dict[str, Any], epochs: int, request: StopRequest) -> None:
+        done = held["probe"]["epoch"] if held["probe"] is not None else 0
         self.measured.state.tick()
-        self.checkpoint.save({"state": asdict(self.measured.state), "learner": trained, "probe": probe.state_dict()})
-        if request.asked:
-            raise RunInterrupted(
-                f"stopped after probe epoch {probe.epoch} of {probe.spec.epochs}. "
-                "Run the same command again to go on from there."
-            )
+        self.checkpoint.save({"state": asdict(self.measured.state), **held})
+        if request.asked():
+            raise request.stopped(f"after probe epoch {done} of {epochs}")
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, tuple[int, int, int]]]:
         """What `record.tensors` keeps of a trained cell, and the image shape of each layer that looks at one."""
@@ -296,13 +304,17 @@ class Course:
                 shapes[name] = self.dataset.shape
         return found, shapes
 
-    def _published_readout(self, train: Labelled) -> PublishedReadout | None:
+    def _published_readout(
+        self, train: Labelled, held: dict[str, Any], pause: Callable[[], None]
+    ) -> PublishedReadout | None:
         """The second read-out of a protocol that has one, trained; it reads the test split, so not while tuning."""
         spec = self.cell.work.published_probe
         if spec is None or not self.read_test:
             return None
         readout = PublishedReadout(spec, train, self.dataset.classes, self.cell.seed)
-        readout.fit(self.reporter)
+        if held["published"] is not None:
+            readout.load_state_dict(held["published"])
+        readout.fit(self.reporter, pause, lambda state: held.update(published=state))
         return readout
 
     def _observer(self, learner: Learner) -> Observer:
@@ -347,15 +359,18 @@ class Course:
             augment=data.augment,
         )
 
-    def _features(self, learner: Learner, batches: Batches, indices: Tensor) -> Labelled:
-        features = extract(learner, batches, indices, self.reporter, self.scratch)
+    def _features(self, learner: Learner, batches: Batches, indices: Tensor, pause: Callable[[], None]) -> Labelled:
+        features = extract(learner, batches, indices, self.reporter, self.scratch, pause)
         return Labelled(features, batches.labels(indices))
 
-    def _accuracy(self, learner: Learner, batches: Batches, indices: Tensor) -> float:
+    def _accuracy(
+        self, learner: Learner, batches: Batches, indices: Tensor, pause: Callable[[], None] = lambda: None
+    ) -> float:
         """The network's own read-out, in inference mode, on the indexed samples."""
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for x, labels in ahead(batches, indices.split(256)):
             correct += (learner.logits(x).argmax(1) == labels).sum()
+            pause()
         return correct.item() / len(indices)
 
     def _repeats_bits(self, batches: Batches) -> bool:

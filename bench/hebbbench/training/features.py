@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,11 +20,13 @@ EXTRACT_BATCH = 256
 STATISTICS_BATCH = 500
 
 
-def estimate_statistics(learner: Learner, batches: Batches, indices: Tensor, samples: int) -> None:
+def estimate_statistics(
+    learner: Learner, batches: Batches, indices: Tensor, samples: int, pause: Callable[[], None] = lambda: None
+) -> None:
     """Re-estimate the body's batch-norm statistics as the plain average over `samples` training samples.
 
     The same for every rule, and what makes untrained features comparable: statistics kept while training are an
-    average over the last few batches, and an untrained body has none.
+    average over the last few batches, and an untrained body has none. `pause` is called after every batch.
     """
     norms = batch_norms(learner.model.body)
     if not norms or not samples:
@@ -40,6 +42,7 @@ def estimate_statistics(learner: Learner, batches: Batches, indices: Tensor, sam
         parts = indices[order.to(indices.device)].split(STATISTICS_BATCH)
         for x, _ in ahead(batches, [part for part in parts if len(part) > 1]):
             learner.model.body(x)
+            pause()
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     learner.model.eval()
@@ -56,11 +59,18 @@ def statistics_kept(learner: Learner) -> Iterator[None]:
             buffer.copy_(kept[name])
 
 
-def extract(learner: Learner, batches: Batches, indices: Tensor, reporter: Reporter, scratch: Path) -> Tensor:
+def extract(
+    learner: Learner,
+    batches: Batches,
+    indices: Tensor,
+    reporter: Reporter,
+    scratch: Path,
+    pause: Callable[[], None] = lambda: None,
+) -> Tensor:
     """The frozen body's features of the indexed samples, (n, features) float32.
 
     They stay on the device if they fill at most half of its free memory, else in main memory, else in a
-    memory-mapped file under `scratch` that vanishes with the process.
+    memory-mapped file under `scratch` that vanishes with the process. `pause` is called after every batch.
     """
     features: Tensor | None = None
     for number, (x, _) in enumerate(ahead(batches, indices.split(EXTRACT_BATCH) if len(indices) else [])):
@@ -69,6 +79,7 @@ def extract(learner: Learner, batches: Batches, indices: Tensor, reporter: Repor
             features = _allocate(len(indices), rows.shape[1], learner.device, scratch)
         features[start : start + len(rows)] = rows
         reporter.advance(len(rows))
+        pause()
     if features is None:
         return torch.empty(0, 0, device=learner.device)
     return features

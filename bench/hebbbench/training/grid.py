@@ -11,13 +11,14 @@ import torch
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
 from hebbbench.data.places import resolve_cache
-from hebbbench.progress import Reporter, Silent
+from hebbbench.errors import TimeLimitReached
+from hebbbench.progress import Reporter, Silent, duration
 from hebbbench.record import schema, store
 from hebbbench.record.card import Card
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
-from hebbbench.training.interrupt import stop_requests
+from hebbbench.training.interrupt import TimeLimit, stop_requests
 from hebbbench.training.loop import batches_per_epoch
 from hebbbench.training.run import Settings, finished, load_with_progress, run_cell
 from hebbbench.training.together import CHUNK, can_be_together, chunks, train_together
@@ -43,6 +44,7 @@ def run_cells(
     results are saved chunk by chunk.
 
     Raises:
+        TimeLimitReached: the time left is too short for the cell at hand or for the next one.
         RunInterrupted, HebbBenchError: as `run_cell`.
     """
     store.check_writable(results)
@@ -62,7 +64,10 @@ def run_cells(
             else:
                 yield done
             continue
+        _need_time(settings.limit, f"cell {number} of {len(planned)}")
         reporter.say(f"[{number}/{len(planned)}] {cell}")
+        if settings.limit is not None:
+            card(cell)  # measured and kept now, because behind the cell there may be no time for it
         yield run_cell(cell, results, settings, reporter, force=force, card=partial(card, cell))
     if together:
         yield from _run_together(together, results, settings, reporter, device, card)
@@ -91,10 +96,20 @@ def _run_together(
                 identities.append(cell.identity(dataset.identity))
                 kept = Checkpoint(cache / "checkpoints", identities[-1])
                 courses.append(Course(cell, dataset, kept, device, cache / "scratch", reporter, read_test=True))
-            with stop_requests() as request:
+            _need_time(settings.limit, f"the next {len(chunk)} networks")
+            with stop_requests(settings.limit) as request:
                 for cell, result in zip(chunk, train_together(courses, identities, request, reporter), strict=True):
                     result = result.model_copy(update={"card": card(cell)})
                     store.save(result, results)
                     yield result
     finally:
         reporter.end()
+
+
+def _need_time(limit: TimeLimit | None, what: str) -> None:
+    """Stop before beginning what could not come to its first safe stop in the time left."""
+    if limit is not None and not limit.spare(2 * limit.setup):
+        raise TimeLimitReached(
+            f"stopped before {what}: the time limit of {duration(limit.seconds)} is near. "
+            "Run the same command again to go on from there."
+        )

@@ -1,33 +1,91 @@
-"""Stopping between two steps, never inside one."""
+"""Stopping between two pieces of work, never inside one: because somebody asked, or because time is nearly up."""
 
 from __future__ import annotations
 
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
+from hebbbench.errors import RunInterrupted, TimeLimitReached
+from hebbbench.progress import duration
+
+LEAVE_SECONDS = 1.0
+"""What is left for a process to close its files and end."""
+
+
+class TimeLimit:
+    """The time that all cells of a command have together.
+
+    Args:
+        seconds: how long.
+        began: when it began to run, by `time.monotonic()`; now if None.
+    """
+
+    def __init__(self, seconds: float, began: float | None = None) -> None:
+        self.seconds = seconds
+        self.setup = 0.0
+        """The longest that a cell has taken so far up to its first safe stop."""
+        self._end = (time.monotonic() if began is None else began) + seconds
+
+    def left(self) -> float:
+        """Seconds left."""
+        return self._end - time.monotonic()
+
+    def spare(self, seconds: float) -> bool:
+        """Whether there is time for another piece of work that takes this long, and for leaving."""
+        return self.left() > seconds + LEAVE_SECONDS
+
 
 class StopRequest:
-    """Whether somebody asked the run to stop (Ctrl-C or SIGTERM)."""
+    """Whether a run is to stop: Ctrl-C or SIGTERM came, or its time limit is near.
 
-    def __init__(self) -> None:
-        self.asked = False
+    How near is measured, not guessed: the longest time between two looks, saving a checkpoint included, is taken
+    twice. For that a run under a limit saves its first checkpoint early (see `Checkpoint`).
+    """
+
+    def __init__(self, limit: TimeLimit | None = None) -> None:
+        self.signalled = False
+        self._limit = limit
+        self._last = time.monotonic()
+        self._looks = 0
+        self._longest = 0.0
+        self._late = False
+
+    def asked(self) -> bool:
+        """Look whether to stop. Called wherever a checkpoint could be written."""
+        if self._limit is not None:
+            now = time.monotonic()
+            if self._looks == 0:
+                self._limit.setup = max(self._limit.setup, now - self._last)
+            else:
+                self._longest = max(self._longest, now - self._last)
+            self._last, self._looks = now, self._looks + 1
+            self._late = self._late or not self._limit.spare(2 * self._longest)
+        return self.signalled or self._late
+
+    def stopped(self, where: str) -> RunInterrupted:
+        """The error that ends the run: `where` says how far it has come."""
+        again = "Run the same command again to go on from there."
+        if self.signalled or self._limit is None:
+            return RunInterrupted(f"stopped {where}. {again}")
+        return TimeLimitReached(f"stopped {where}: the time limit of {duration(self._limit.seconds)} is near. {again}")
 
 
 @contextmanager
-def stop_requests() -> Iterator[StopRequest]:
+def stop_requests(limit: TimeLimit | None = None) -> Iterator[StopRequest]:
     """Within this context the first Ctrl-C or SIGTERM sets a flag; a second one interrupts at once."""
-    request = StopRequest()
+    request = StopRequest(limit)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if request.asked:
+        if request.signalled:
             raise KeyboardInterrupt
-        request.asked = True
+        request.signalled = True
 
     previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

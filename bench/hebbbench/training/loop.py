@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hebbbench.data.batches import Batches
 from hebbbench.data.decoding import ahead
-from hebbbench.errors import HebbBenchError, RunInterrupted
+from hebbbench.errors import HebbBenchError
 from hebbbench.progress import Reporter, duration
 from hebbbench.protocol import Training
 from hebbbench.rng import generator
@@ -141,7 +141,7 @@ class Loop:
             self.reporter.advance()
             if state.step % CHECK_EVERY == 0:
                 self._check()
-            if self.stop.asked or self.checkpoint.due():
+            if self.stop.asked() or self.checkpoint.due():
                 state.seconds += self._elapsed(began)
                 began = time.perf_counter()
                 state.loss = loss_sum.item()
@@ -193,10 +193,8 @@ class Loop:
     def _save(self) -> None:
         self.state.tick()
         self.checkpoint.save({"state": asdict(self.state), "learner": self.learner.state_dict(), "probe": None})
-        if self.stop.asked:
-            raise RunInterrupted(
-                f"stopped after step {self.state.step} of {self.total}. Run the same command again to go on from there."
-            )
+        if self.stop.asked():
+            raise self.stop.stopped(f"after step {self.state.step} of {self.total}")
 
 
 def stages(training: Training, learner: Learner) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,8 +50,8 @@ class LinearProbe:
         """The learning rate of the current epoch: halved at each of the spec's fractions of the epochs."""
         return self.spec.lr * 0.5 ** sum(self.epoch >= mark * self.spec.epochs for mark in self.spec.halve_at)
 
-    def train_epoch(self, train: Labelled) -> None:
-        """One pass over the training features in a fresh order."""
+    def train_epoch(self, train: Labelled, pause: Callable[[], None] = lambda: None) -> None:
+        """One pass over the training features in a fresh order; `pause` is called after every batch."""
         for group in self.optimizer.param_groups:
             group["lr"] = self.rate()
         order = torch.randperm(len(train.labels), generator=generator(self.seed, "probe order", self.epoch))
@@ -62,6 +63,7 @@ class LinearProbe:
             self.optimizer.zero_grad(set_to_none=True)
             F.cross_entropy(self.linear(drop(x, self.spec.dropout, source)), labels).backward()
             self.optimizer.step()
+            pause()
         self.epoch += 1
 
     @torch.inference_mode()
@@ -117,9 +119,15 @@ def standardise(train: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
     return mean, scale
 
 
-def fit(probe: LinearProbe, train: Labelled, validation: Labelled | None, reporter: Reporter) -> None:
-    """Train one epoch and put its validation accuracy on the curve."""
-    probe.train_epoch(train)
+def fit(
+    probe: LinearProbe,
+    train: Labelled,
+    validation: Labelled | None,
+    reporter: Reporter,
+    pause: Callable[[], None] = lambda: None,
+) -> None:
+    """Train one epoch and put its validation accuracy on the curve; `pause` is called after every batch."""
+    probe.train_epoch(train, pause)
     note = ""
     if validation is not None:
         accuracy = probe.accuracy(validation)

@@ -5,6 +5,10 @@ A number to lay beside the paper's and nothing else. It ranks nothing and no rec
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -31,14 +35,25 @@ class PublishedReadout:
         self.train = Labelled(self._normalised(train.features), train.labels)
         self.epochs: list[dict[str, Tensor]] = []
 
-    def fit(self, reporter: Reporter) -> None:
-        """Train for all epochs."""
-        reporter.phase("published read-out", self.spec.epochs)
+    def fit(self, reporter: Reporter, pause: Callable[[], None], keep: Callable[[dict[str, Any]], None]) -> None:
+        """Train for all epochs left; `pause` is called after every batch, `keep` with the state after every epoch."""
+        reporter.phase("published read-out", self.spec.epochs, self.probe.epoch)
         while self.probe.epoch < self.spec.epochs:
-            self.probe.train_epoch(self.train)
+            self.probe.train_epoch(self.train, pause)
             self.epochs.append({name: value.clone() for name, value in self.probe.linear.state_dict().items()})
+            keep(self.state_dict())
             reporter.advance()
         del self.train
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on at the current epoch."""
+        return {"probe": copy.deepcopy(self.probe.state_dict()), "epochs": list(self.epochs)}
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+        self.probe.load_state_dict(copy.deepcopy(saved["probe"]))
+        device = self.probe.device
+        self.epochs = [{name: value.to(device) for name, value in state.items()} for state in saved["epochs"]]
 
     def best(self, test: Labelled) -> tuple[float, int]:
         """The largest accuracy on the test split over the epochs, and its epoch (the first of equals)."""

@@ -18,6 +18,7 @@ from hebbbench.record.card import Card
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
+from hebbbench.training.interrupt import TimeLimit
 from hebbbench.training.learner import Learner
 
 
@@ -34,6 +35,7 @@ class Settings:
     checkpoint_seconds: float = 60.0
     diagnostics: bool = False
     save_weights: bool = False
+    limit: TimeLimit | None = None
 
 
 def run_cell(
@@ -54,7 +56,8 @@ def run_cell(
         card: gives the rule's plausibility card, if it has one; asked after the cell has been measured.
 
     Raises:
-        RunInterrupted: a stop was asked for; the cell goes on from its checkpoint next time.
+        RunInterrupted: a stop was asked for, or the time limit is near (`TimeLimitReached`); the cell goes on from its
+            checkpoint next time.
         HebbBenchError: the cell cannot be started, or its result cannot be saved.
     """
     if results is not None:
@@ -67,12 +70,13 @@ def run_cell(
         if done is not None and (not settings.save_weights or tensors_path(cell, results).exists()):
             reporter.say("  done before; --force runs it again")
             return done
-    checkpoint = Checkpoint(resolve_cache(settings.cache) / "checkpoints", identity, settings.checkpoint_seconds)
+    folder = resolve_cache(settings.cache) / "checkpoints"
+    checkpoint = Checkpoint(folder, identity, settings.checkpoint_seconds, early=settings.limit is not None)
     if force:
         checkpoint.remove()
     device = prepare_torch(settings.device)
     scratch = resolve_cache(settings.cache) / "scratch"
-    course = Course(cell, dataset, checkpoint, device, scratch, reporter, read_test, diagnostics)
+    course = Course(cell, dataset, checkpoint, device, scratch, reporter, read_test, diagnostics, settings.limit)
     try:
         result = course.result(identity)
     finally:

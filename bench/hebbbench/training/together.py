@@ -13,7 +13,7 @@ from torch import Tensor
 from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
-from hebbbench.errors import HebbBenchError, RunInterrupted
+from hebbbench.errors import HebbBenchError
 from hebbbench.progress import Reporter
 from hebbbench.record import schema
 from hebbbench.rng import generator
@@ -147,8 +147,8 @@ def _train(
             reporter.advance(ensemble.size)
             if step % CHECK_EVERY == 0 or step == total:
                 _look(ensemble, step, diverged)
-            if request.asked:
-                raise RunInterrupted("stopped. Run the same command again: it goes on after the last finished cells.")
+            if request.asked():
+                raise request.stopped(f"after step {step} of {total} of {ensemble.size} networks, which begin anew")
         for e, course in enumerate(courses):
             state = course.measured.state
             state.step, state.epoch = step, epoch + 1
