@@ -97,7 +97,7 @@ def test_a_heat_map_lays_its_zero_contour_between_the_signs(results):
     axis = figure.axes[0]
     drawn = np.asarray(axis.images[0].get_array())
     assert drawn[1, 0] == pytest.approx(-0.05)  # noise 0.1 is the second row, decay 0.05 the first column
-    assert (axis.get_xlabel(), axis.get_ylabel()) == ("decay", "noise")
+    assert (axis.get_xlabel(), axis.get_ylabel()) == ("weight decay γ", "parameter noise σ")
     segments = [s for c in axis.collections if hasattr(c, "get_paths") for s in c.get_paths()]
     assert segments
     with styled(), pytest.raises(ResultError, match="one rule that differ in two numeric axes"):

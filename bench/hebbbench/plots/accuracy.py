@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError, suggestion
-from hebbbench.plots.series import metric_line
+from hebbbench.plots.series import Line, metric_line, points_of
 from hebbbench.plots.style import COLUMN, look
 from hebbbench.protocol import Protocol
 from hebbbench.record.schema import Cost, Result
@@ -22,12 +23,16 @@ COSTS = {
     "peak_memory_bytes": "peak memory, bytes",
 }
 UNITS = {"width": "hidden units", "depth": "layers"}
+NEAR = 4
+"""Chance is drawn if an accuracy is below this many times it; else it would only press the lines together."""
 WIDE = 8
 """From this ratio of the largest to the smallest x on, the axis is logarithmic."""
 
 
 def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | None, published: bool) -> Figure:
     """One line a rule, mean ± one standard deviation over seeds; published numbers as hollow marks.
+
+    Against a cost, seeds differ in x too: each combination of axis values is one mark with a bar both ways.
 
     Args:
         x: an axis of the results, or a field of their cost.
@@ -44,15 +49,19 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
     figure: Figure
     figure, axis = pyplot.subplots(figsize=(COLUMN, 2.9))
     seen: list[float] = []
+    lowest = 1.0
     for index, rule in enumerate(sorted({result.rule.name for result in results})):
-        line = metric_line(rule, [r for r in results if r.rule.name == rule], place, metric)
+        own = [result for result in results if result.rule.name == rule]
+        line, sideways = _line(rule, own, x, place, metric)
         if line is None:
             continue
         seen += line.x
+        lowest = min(lowest, *line.mean)
         axis.errorbar(
             line.x,
             [100 * value for value in line.mean],
             yerr=[100 * value for value in line.sd],
+            xerr=sideways,
             label=rule,
             capsize=2,
             elinewidth=0.8,
@@ -75,7 +84,7 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
         ticks = sorted(set(seen))
         axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
-    if protocol is not None and protocol.chance is not None:
+    if protocol is not None and protocol.chance is not None and lowest < NEAR * protocol.chance:
         axis.axhline(100 * protocol.chance, color="0.6", linewidth=0.6)
         axis.annotate("chance", (1, 100 * protocol.chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")
     axis.set_xlabel(COSTS.get(x, UNITS.get(x, x)))
@@ -84,6 +93,25 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
         axis.plot([], [], color="0.3", marker="o", markerfacecolor="none", linestyle=":", label="published")
     figure.legend(loc="outside lower center", ncols=3)
     return figure
+
+
+def _line(
+    rule: str, results: Sequence[Result], x: str, place: Callable[[Result], float | None], metric: str
+) -> tuple[Line | None, list[float] | None]:
+    """A rule's line, and its spread in x where that is a cost."""
+    if x not in COSTS:
+        return metric_line(rule, results, place, metric), None
+    marks = []
+    for point in points_of(results):
+        own = [r for r in results if r.axes == point and r.status == "ok"]
+        costs = [value for r in own if (value := place(r)) is not None]
+        line = metric_line(rule, own, lambda _: 0.0, metric)
+        if costs and line is not None:
+            marks.append((fmean(costs), line.mean[0], line.sd[0], stdev(costs) if len(costs) > 1 else 0.0))
+    if not marks:
+        return None, None
+    xs, means, sds, sideways = zip(*sorted(marks), strict=True)
+    return Line(rule, xs, means, sds, len(results)), list(sideways)
 
 
 def _place(results: Sequence[Result], x: str) -> Callable[[Result], float | None]:

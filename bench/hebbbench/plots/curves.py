@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from hebbbench.board.text import axes_text
@@ -29,12 +30,12 @@ def draw(results: Sequence[Result], kind: str, pattern: str | None) -> Figure:
     wanted = pattern or PATTERNS[kind]
     everything = curves(results, wanted)
     order = {label: index for index, label in enumerate(everything)}
+    results = [result for result in results if any(fnmatchcase(name, wanted) for name in result.curves)]
     points = points_of(results)
     figure, axes = panels(len(points))
     for axis, point in zip(axes, points, strict=True):
         own = [result for result in results if result.axes == point]
-        drawn = curves(own, wanted) if any(set(result.curves) for result in own) else {}
-        for label, line in drawn.items():
+        for label, line in curves(own, wanted).items():
             index = order[label]
             colour = COLOURS[index % len(COLOURS)]
             low = [m - s for m, s in zip(line.mean, line.sd, strict=True)]

@@ -14,9 +14,11 @@ from hebbbench.record.schema import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+SYMBOLS = {"decay": "weight decay γ", "noise": "parameter noise σ"}
+
 
 def draw(results: Sequence[Result], x: str | None, y: str | None, metric: str) -> Figure:
-    """Means over seeds in colours around zero; a cell without a value is hatched.
+    """Means over seeds in colours around zero; a cell without a value is grey.
 
     Args:
         x, y: names of numeric axes; if None, the two that the results differ in.
@@ -56,12 +58,12 @@ def draw(results: Sequence[Result], x: str | None, y: str | None, metric: str) -
     reach = float(np.nanmax(np.abs(grid))) or 1.0
     axis.set_facecolor("0.85")
     image = axis.imshow(grid, origin="lower", cmap="PuOr_r", vmin=-reach, vmax=reach, aspect="auto")
-    if np.isfinite(grid).all() and grid.min() < 0 < grid.max() and min(grid.shape) > 1:
-        contour = axis.contour(grid, levels=[0.0], colors="black", linewidths=1.2)
+    if np.nanmin(grid) < 0 < np.nanmax(grid) and min(grid.shape) > 1:
+        contour = axis.contour(np.ma.masked_invalid(grid), levels=[0.0], colors="black", linewidths=1.2)
         axis.clabel(contour, fmt={0.0: "0"}, fontsize=7)
     axis.set_xticks(range(len(xs)), [f"{value:g}" for value in xs], rotation=45 if len(xs) > 5 else 0)
     axis.set_yticks(range(len(ys)), [f"{value:g}" for value in ys])
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
+    axis.set_xlabel(SYMBOLS.get(x, x))
+    axis.set_ylabel(SYMBOLS.get(y, y))
     figure.colorbar(image, ax=axis, label=f"{metric} (mean over seeds)")
     return figure
