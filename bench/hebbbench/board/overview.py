@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fnmatch import fnmatchcase
+from functools import partial
 from statistics import fmean
 
 from hebbbench.board import text
 from hebbbench.board.rows import Row, Table
 from hebbbench.board.text import NOTHING, percent, plain
-from hebbbench.protocol import Protocol
+from hebbbench.protocol import Protocol, Published
 from hebbbench.record.schema import DIAGNOSTICS, PUBLISHED_READOUT
 
 GINI = f"{DIAGNOSTICS}gini.*"
@@ -28,7 +29,7 @@ def overview(protocol: Protocol, tables: Sequence[Table]) -> list[str]:
     beside = ", in brackets the published number" if printed else ""
     lines = [f"**Accuracy % by {axis}** (mean ± standard deviation (seeds){beside})", ""]
     lines += _matrix(axis, rules, tables, _accuracy)
-    for heading, cell in ((READOUT, _readout), (UPDATES, _gini)):
+    for heading, cell in ((READOUT, partial(_readout, protocol)), (UPDATES, _gini)):
         if any(cell(row) != NOTHING for table in tables for row in table.rows):
             lines += ["", heading, "", *_matrix(axis, rules, tables, cell)]
     return [*lines, ""]
@@ -65,16 +66,18 @@ def _matrix(axis: str, rules: Sequence[str], tables: Sequence[Table], cell: Call
 
 
 def _accuracy(row: Row) -> str:
-    return _beside(text.spread(row.accuracy), row)
+    return _beside(text.spread(row.accuracy), row.published)
 
 
-def _readout(row: Row) -> str:
+def _readout(protocol: Protocol, row: Row) -> str:
+    """With whatever was printed of it: a paper's own way to score is what this read-out repeats."""
     values = _metric(row, PUBLISHED_READOUT)
-    return _beside(percent(fmean(values)), row) if values else NOTHING
+    printed = [entry for entry in protocol.published if entry.rule == row.rule and entry.axes == row.axes]
+    return _beside(percent(fmean(values)), printed) if values else NOTHING
 
 
-def _beside(shown: str, row: Row) -> str:
-    printed = ", ".join(percent(entry.value) for entry in row.published)
+def _beside(shown: str, published: Sequence[Published]) -> str:
+    printed = ", ".join(percent(entry.value) for entry in published)
     return f"{shown} [{printed}]" if printed and shown != NOTHING else shown
 
 

@@ -20,9 +20,11 @@ def top(sources: Sources) -> str:
     """A Markdown table: the rules measured on most protocols, best first, backprop, and random features.
 
     Best is the largest mean gain over random features on the protocols a rule was measured on. A protocol is shown if
-    backprop or the untrained network has been measured there. (k) marks fewer seeds than the protocol's.
+    backprop or the untrained network has been measured there, and if it has no axes: those are tables of their own.
+    (k) marks fewer seeds than the protocol's.
     """
-    shown = [table for table in tables(sources, sift(sources)) if table.row(BACKPROP) or table.row(RANDOM)]
+    found = [table for table in tables(sources, sift(sources)) if not table.axes]
+    shown = [table for table in found if table.row(BACKPROP) or table.row(RANDOM)]
     if not shown:
         return "No results yet."
     rules = {row.rule for table in shown for row in table.rows if row.accuracy is not None}
