@@ -32,7 +32,7 @@ from hebbbench.board.rows import Row, Table, tables
 from hebbbench.errors import UnknownNameError
 from hebbbench.plan import Sources
 from hebbbench.record.card import BADGES, LOCALITY
-from hebbbench.record.schema import Result
+from hebbbench.record.schema import Metric, Result
 
 ROW = re.compile(r"^\| *(?P<tier>\S+) *\| \[(?P<rule>[\w-]+)\]\((?P<folder>[^)]+)\) *\| (?P<cells>.*) \|$")
 
@@ -297,6 +297,17 @@ def test_tables_are_well_formed(full: Sources) -> None:
         else:
             assert len(set(block)) <= 1
             block = []
+
+
+def test_top_five_stands_in_a_column_of_its_own_where_it_was_measured(tmp_path: Path) -> None:
+    def with_top5(result: Result) -> Result:
+        found = {"probe.test.top5_accuracy": Metric(value=0.9876, split="test", epoch=5)}
+        return result.model_copy(update={"metrics": result.metrics | found})
+
+    store_all([with_top5(r) if r.rule.name == "bp" and r.status == "ok" else r for r in board_results()], tmp_path)
+    text = board.render(make_sources(tmp_path))
+    assert " top-5 % " in text
+    assert "98.76" in text
 
 
 def test_an_empty_board(tmp_path: Path) -> None:

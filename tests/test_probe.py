@@ -14,7 +14,7 @@ from hebbbench.training import course
 from hebbbench.training import features as extraction
 from hebbbench.training.features import STATISTICS_BATCH, estimate_statistics, extract, statistics_kept
 from hebbbench.training.learner import Learner, batch_norms
-from hebbbench.training.probe import Labelled, LinearProbe, drop, fit, standardise
+from hebbbench.training.probe import Labelled, LinearProbe, drop, fit, hits, standardise
 
 CPU = torch.device("cpu")
 
@@ -63,6 +63,20 @@ def test_accuracy_counts_every_sample_once_over_chunks_of_any_length(blobs, monk
     for size in (1, 7, 400, 1000):
         monkeypatch.setattr("hebbbench.training.probe.SCORE_BATCH", size)
         assert probe.accuracy(blobs) == expected
+
+
+def test_a_sample_is_a_hit_if_its_class_is_among_the_likeliest():
+    logits = torch.tensor([[3.0, 2.0, 1.0, 0.0], [0.0, 1.0, 2.0, 3.0], [1.0, 3.0, 0.0, 2.0]])
+    labels = torch.tensor([0, 1, 3])
+    assert [hits(logits, labels, top).item() for top in (1, 2, 3, 4)] == [1, 2, 3, 3]
+
+
+def test_top_five_is_measured_where_there_are_many_classes(lab, monkeypatch):
+    assert not any("top5" in name for name in lab.run(lab.cell("bp")).metrics)
+    monkeypatch.setattr("hebbbench.training.course.MANY_CLASSES", 10)
+    metrics = lab.run(lab.cell("bp")).metrics
+    for name in ("probe.test", "end_to_end.test"):
+        assert metrics[f"{name}.accuracy"].value < metrics[f"{name}.top5_accuracy"].value <= 1
 
 
 def test_the_probe_repeats_its_bits_and_depends_on_its_seed_alone(blobs):

@@ -12,6 +12,7 @@ from torch import nn
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.recompute import run_again_backward, will_run_again
+from hebbbench.training import learner as learner_module
 from hebbbench.training.learner import Learner
 
 RESNET = {
@@ -43,6 +44,17 @@ def test_recomputing_changes_no_bit_of_weights_and_statistics(lab, rule):
 
 def test_recomputing_changes_no_bit_where_one_layer_learns(lab):
     assert trained(lab, "ghl", False, only=3)[0].digest() == trained(lab, "ghl", True, only=3)[0].digest()
+
+
+@pytest.mark.parametrize("diagnostics", [False, True])
+def test_a_whole_cell_measures_the_same(lab, monkeypatch, diagnostics):
+    protocol = lab.protocol("digits-deephebb", {**RESNET, "diagnostics": diagnostics})
+    found = []
+    for deep in (100, 3):
+        monkeypatch.setattr(learner_module, "DEEP", deep)
+        found.append(lab.run(lab.cell("ghl", protocol, optimizer={"lr": 0.03})))
+    assert found[0].status == "ok", found[0].reason
+    assert found[0].measurement() == found[1].measurement()
 
 
 class Blocks(nn.Module):

@@ -29,7 +29,8 @@ COLUMNS = """\
   comparisons with a tier's best row, α = 0.05. A rule with a wide spread can share a better tier than a
   rule with a higher mean.
 - **accuracy**: of a linear read-out trained on the frozen features, the same for every rule.
-  **end-to-end**: of the network's own output, for rules that train one.
+  **end-to-end**: of the network's own output, for rules that train one. **top-5**: where there are a
+  hundred classes or more, how often the right one is among the five likeliest.
 - **gap to bp**: mean difference to backpropagation at the same seeds, in percentage points [95 %
   confidence interval of that mean, by Student's t, not corrected for the number of rows].
 - **published**: what the rule's authors or others printed, listed with its source below the table; never

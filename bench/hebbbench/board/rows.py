@@ -30,6 +30,7 @@ class Row:
         results: the results that count, by seed, failed and diverged ones included.
         values: seed → headline accuracy (fraction), of the cells that have one.
         other: the accuracy that is not the headline (end-to-end where the probe is, and the other way round).
+        top5: how often the class is among the five likeliest, by the headline's read-out, where there are many classes.
         gap: paired difference to backprop; None for backprop itself and where no seed is common.
         over_random: paired difference to the untrained network; None for that network itself and as above.
         flaws: why the row is not ranked; empty if it is.
@@ -45,6 +46,7 @@ class Row:
     values: BySeed
     accuracy: Summary | None
     other: Summary | None
+    top5: Summary | None
     gap: Difference | None
     over_random: Difference | None
     published: tuple[Published, ...]
@@ -175,15 +177,16 @@ def _by_seed(results: Sequence[Result], protocol: Protocol) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
+def _measured(results: Sequence[Result], name: str) -> list[float]:
+    """A metric of the cells that finished and have it."""
+    metrics = (result.metrics.get(name) for result in results if result.status == "ok")
+    return [metric.value for metric in metrics if metric is not None and metric.value is not None]
+
+
 def _row(protocol: Protocol, axes: Axes, results: Sequence[Result], values: Mapping[str, BySeed], known: bool) -> Row:
     rule = results[0].rule.name
     own = values[rule]
     (other,) = (name for name in HEADLINES if name != protocol.headline)
-    others = [
-        metric.value
-        for result in results
-        if result.status == "ok" and (metric := result.metrics.get(other)) is not None and metric.value is not None
-    ]
     return Row(
         protocol=protocol.name,
         axes=axes,
@@ -191,7 +194,8 @@ def _row(protocol: Protocol, axes: Axes, results: Sequence[Result], values: Mapp
         results=tuple(results),
         values=own,
         accuracy=summarise(list(own.values())),
-        other=summarise(others),
+        other=summarise(_measured(results, other)),
+        top5=summarise(_measured(results, protocol.headline.replace(".accuracy", ".top5_accuracy"))),
         gap=paired(own, values[BACKPROP]) if BACKPROP in values and rule != BACKPROP else None,
         over_random=paired(own, values[RANDOM]) if RANDOM in values and rule != RANDOM else None,
         published=tuple(

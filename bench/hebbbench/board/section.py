@@ -80,7 +80,7 @@ def _without_results(tables: Sequence[Table]) -> str:
 def _table(table: Table) -> list[str]:
     (other,) = (name for name in HEADLINES if name != table.protocol.headline)
     header = [
-        "tier", "rule", SCORES[table.protocol.headline][0], "gap to bp, points", SCORES[other][0],
+        "tier", "rule", SCORES[table.protocol.headline][0], "gap to bp, points", "top-5 %", SCORES[other][0],
         "published %", "epochs", "passes", "train s", "read-out s", "memory MiB", "plausibility", "signals", "recipe",
         "notes",
     ]  # fmt: skip
@@ -111,6 +111,7 @@ def _cells(row: Row) -> list[str]:
         text.link(row.rule, f"{place.as_posix()}/"),
         text.spread(row.accuracy),
         text.gap(row.gap),
+        text.spread(row.top5),
         text.spread(row.other),
         published or NOTHING,
         " / ".join(row.epochs),

@@ -35,7 +35,7 @@ from hebbbench.training.interrupt import StopRequest, TimeLimit, stop_requests
 from hebbbench.training.learner import Learner, architecture_layout, build_model, objective
 from hebbbench.training.loop import Diverged, Loop, State, batches_per_epoch, restore, stages
 from hebbbench.training.observer import Observer
-from hebbbench.training.probe import Labelled, LinearProbe, fit, standardise
+from hebbbench.training.probe import MANY_CLASSES, Labelled, LinearProbe, fit, hits, standardise
 from hebbbench.training.published import PublishedReadout
 from hebbbench.training.witness import Witness
 from hebbbench.training.work import Work, ceiling, count
@@ -60,6 +60,9 @@ class Measured:
 
     def accuracy(self, name: str, value: float, epoch: int) -> None:
         self.metrics[f"{name}.accuracy"] = schema.Metric(value=value, split=name.rpartition(".")[2], epoch=epoch)  # type: ignore[arg-type]
+
+    def top5(self, name: str, value: float, epoch: int) -> None:
+        self.metrics[f"{name}.top5_accuracy"] = schema.Metric(value=value, split="test", epoch=epoch)
 
 
 class Course:
@@ -272,8 +275,12 @@ class Course:
                 if moments is not None:
                     held_out.features.sub_(moments[0]).mul_(moments[1])
                 measured.accuracy("probe.test", probe.accuracy(held_out), spec.epochs)
+                if self.dataset.classes >= MANY_CLASSES:
+                    measured.top5("probe.test", probe.accuracy(held_out, 5), spec.epochs)
         if self.read_test and learner.end_to_end:
             measured.accuracy("end_to_end.test", self._accuracy(learner, test, everything, pause), epochs)
+            if self.dataset.classes >= MANY_CLASSES:
+                measured.top5("end_to_end.test", self._accuracy(learner, test, everything, pause, 5), epochs)
         measured.state.probe_seconds = earlier + time.perf_counter() - began
 
     def _save(self, held: dict[str, Any], epochs: int, request: StopRequest) -> None:
@@ -364,12 +371,17 @@ class Course:
         return Labelled(features, batches.labels(indices))
 
     def _accuracy(
-        self, learner: Learner, batches: Batches, indices: Tensor, pause: Callable[[], None] = lambda: None
+        self,
+        learner: Learner,
+        batches: Batches,
+        indices: Tensor,
+        pause: Callable[[], None] = lambda: None,
+        top: int = 1,
     ) -> float:
         """The network's own read-out, in inference mode, on the indexed samples."""
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for x, labels in ahead(batches, indices.split(256)):
-            correct += (learner.logits(x).argmax(1) == labels).sum()
+            correct += hits(learner.logits(x), labels, top)
             pause()
         return correct.item() / len(indices)
 

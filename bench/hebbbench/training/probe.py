@@ -15,6 +15,8 @@ from hebbbench.protocol import Probe
 from hebbbench.rng import generator, torch_seeded
 
 SCORE_BATCH = 2000
+MANY_CLASSES = 100
+"""From so many classes on, the field also reports how often the right one is among the five likeliest."""
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,12 @@ class LinearProbe:
         self.epoch += 1
 
     @torch.inference_mode()
-    def accuracy(self, data: Labelled) -> float:
-        """Fraction of samples classified correctly."""
+    def accuracy(self, data: Labelled, top: int = 1) -> float:
+        """Fraction of samples whose class is the likeliest, or among the `top` likeliest."""
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
         for start in range(0, len(data.labels), SCORE_BATCH):
             x = data.features[start : start + SCORE_BATCH].to(self.device)
-            correct += (self.linear(x).argmax(1) == data.labels[start : start + SCORE_BATCH]).sum()
+            correct += hits(self.linear(x), data.labels[start : start + SCORE_BATCH], top)
         return correct.item() / len(data.labels)
 
     def state_dict(self) -> dict[str, Any]:
@@ -90,6 +92,17 @@ class LinearProbe:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.epoch = saved["epoch"]
         self.curve = [(x, y) for x, y in saved["curve"]]
+
+
+def hits(logits: Tensor, labels: Tensor, top: int) -> Tensor:
+    """How many samples' classes are among the `top` likeliest, a scalar tensor.
+
+    Args:
+        logits: (n, classes); labels: class indices (n,).
+    """
+    if top == 1:
+        return (logits.argmax(1) == labels).sum()
+    return (logits.topk(top, 1).indices == labels.unsqueeze(1)).sum()
 
 
 def drop(x: Tensor, probability: float, source: torch.Generator) -> Tensor:
