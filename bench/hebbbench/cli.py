@@ -73,8 +73,10 @@ def common(
 
 @app.command()
 def run(
-    protocol: Annotated[str, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")],
-    rule: Annotated[list[str], typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")],
+    protocol: Annotated[str | None, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")
+    ] = None,
     seed: Annotated[
         list[str] | None, typer.Option("--seed", "-s", help="Number, range 0-4, or all. Repeatable.")
     ] = None,
@@ -93,6 +95,11 @@ def run(
         bool, typer.Option("--save-weights", help="Also keep the plastic weights, for pictures, beside each result.")
     ] = False,
     time_limit: Limit = None,
+    missing: Annotated[
+        bool,
+        typer.Option("--missing", help="Run what the board of --results misses, in order of value; filters as above."),
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be run, and run nothing.")] = False,
 ) -> None:
     """Run rules under a protocol and keep one JSON file a cell.
 
@@ -102,21 +109,31 @@ def run(
     first; 130 interrupted. After 75 and 130 the same command goes on.
     """
     began = time.monotonic()
-    from hebbbench import registry
+    from hebbbench import backlog
     from hebbbench.cards import card_of_cell
-    from hebbbench.cell import cells, parse_axes, parse_seeds
     from hebbbench.progress import parse_duration, reporter
     from hebbbench.report import summary
+
+    seconds = parse_duration(time_limit) if time_limit is not None else None
+    if missing:
+        waiting, refused = backlog.missing(
+            results, cache, protocol=protocol, rules=rule or [], seeds=seed or [], axes=axis or []
+        )
+        print("\n".join([*(f"skipped: {line}" for line in refused), backlog.headline(waiting, results)]), flush=True)
+    else:
+        waiting = backlog.asked_for(results, cache, protocol, rule or [], seed or ["0"], axis or [])
+    planned = [item.cell for item in waiting]
+    if dry_run:
+        print(backlog.listing(waiting, results, data_root, cache))
+        return
     from hebbbench.training.grid import run_cells
     from hebbbench.training.interrupt import TimeLimit
     from hebbbench.training.run import Settings, check_cell
 
-    limit = TimeLimit(parse_duration(time_limit), began) if time_limit is not None else None
-    found = registry.protocol(protocol)
-    rules = found.rules or registry.rule_names() if "all" in rule else list(dict.fromkeys(rule))
-    planned = cells(found, rules, parse_seeds(seed or ["0"], found), parse_axes(axis or [], found))
-    for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
-        check_cell(cell)
+    if not missing:
+        for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
+            check_cell(cell)
+    limit = TimeLimit(seconds, began) if seconds is not None else None
     settings = Settings(
         device=device,
         data_root=data_root,
@@ -125,11 +142,18 @@ def run(
         save_weights=save_weights,
         limit=limit,
     )
+    again = None if missing else backlog.whole_row(planned, protocol or "")
     out = reporter()
     done = []
     try:
         for result in run_cells(
-            planned, results, settings, out, force=force, card=lambda cell: card_of_cell(cell, cache, out.say)
+            planned,
+            results,
+            settings,
+            out,
+            force=force,
+            card=lambda cell: card_of_cell(cell, cache, out.say),
+            skip=missing,
         ):
             done.append(result)
             if done[-1].status != "ok":
@@ -137,13 +161,13 @@ def run(
     except TimeLimitReached:
         out.close()
         if done:
-            print(summary(done, results, protocol, rules))
+            print(summary(done, results, again))
         raise
     except KeyboardInterrupt as error:
         raise RunInterrupted("stopped. Run the same command again to go on.") from error
     finally:
         out.close()
-    print(summary(done, results, protocol, rules))
+    print(summary(done, results, again))
     if any(result.status != "ok" for result in done):
         raise typer.Exit(UNFINISHED)
 

@@ -31,18 +31,20 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     )
 
 
-def summary(results: Sequence[Result], folder: Path, protocol: str, rules: Sequence[str]) -> str:
+def summary(results: Sequence[Result], folder: Path, again: str | None = None) -> str:
     """What a run measured, where it lies, and what to do next.
 
     Args:
-        folder: of the results; protocol, rules: as they were typed, names or paths.
+        folder: of the results; again: the command to give next, if there is one to suggest.
     """
     if not results:
         return "Nothing to run."
+    one = len({result.protocol.name for result in results}) == 1
     body = table(
         [
             (
                 result.rule.name,
+                *([] if one else [result.protocol.name]),
                 "".join(f"{name}={value} " for name, value in sorted(result.axes.items())) + f"seed {result.seed}",
                 _percent(result, "probe.test.accuracy"),
                 _percent(result, "end_to_end.test.accuracy"),
@@ -54,25 +56,29 @@ def summary(results: Sequence[Result], folder: Path, protocol: str, rules: Seque
             )
             for result in results
         ],
-        ["rule", "cell", "probe", "end to end", "training", "probing", "a step", "memory", "status"],
+        [
+            *(["rule"] if one else ["rule", "protocol"]),
+            *("cell", "probe", "end to end", "training", "probing", "a step", "memory", "status"),
+        ],
     )
     paths = [
         result_path(folder, result.protocol.name, result.rule.name, result.axes, result.seed) for result in results
     ]
     first = results[0]
     where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {os.path.commonpath(paths)}"
-    other = "bp" if rules[0] != "bp" else "random"
-    again = f"hebbbench run --protocol {protocol} --rule {rules[0]} --rule {other} --seed all"
+    what = f"{first.protocol.name} v{first.protocol.version}" if one else "several protocols"
+    board = f"hebbbench leaderboard --results {folder} --output -"
+    suggested = [board] if again is None else [again, board]
     return "\n".join(
         [
             "",
-            f"{first.protocol.name} v{first.protocol.version}: accuracy on the test split, read once",
+            f"{what}: accuracy on the test split, read once",
             "",
             body,
             "",
             f"Result: {where}",
-            f"Next:   {again}",
-            f"        hebbbench leaderboard --results {folder} --output -",
+            f"Next:   {suggested[0]}",
+            *(f"        {command}" for command in suggested[1:]),
         ]
     )
 

@@ -11,7 +11,7 @@ import torch
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import TimeLimitReached
+from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted, TimeLimitReached
 from hebbbench.progress import Reporter, Silent, duration
 from hebbbench.record import schema, store
 from hebbbench.record.card import Card
@@ -33,12 +33,14 @@ def run_cells(
     *,
     force: bool = False,
     card: Callable[[Cell], Card | None] = lambda cell: None,
+    skip: bool = False,
 ) -> Iterator[schema.Result]:
     """Run cells and yield each one's result as it is there; small networks train many at a time.
 
     Args:
         force: run finished cells again.
         card: gives a cell's plausibility card, if its rule has one; asked after the cell has been measured.
+        skip: leave out a cell that cannot be run here, such as one whose data cannot be had, with a line saying why.
 
     Cells that were finished before come first, then those that train one by one, then those that train together, whose
     results are saved chunk by chunk.
@@ -51,24 +53,42 @@ def run_cells(
     device = prepare_torch(settings.device)
     together: list[Cell] = []
     shapes: dict[str, bool] = {}
+    absent: set[str] = set()
     for number, cell in enumerate(planned, start=1):
-        kind = canonical_json([cell.protocol.hash, cell.axes, cell.rule, cell.recipe.identity()])
-        if kind not in shapes:
-            plain = not (settings.diagnostics or settings.save_weights or cell.work.diagnostics)
-            shapes[kind] = plain and can_be_together(cell, device)
-        if shapes[kind]:
-            dataset = load_with_progress(cell.work.data.dataset, settings, reporter)
-            done = None if force else finished(cell, cell.identity(dataset.identity), results)
-            if done is None:
-                together.append(cell)
-            else:
-                yield done
+        data = cell.work.data.dataset
+        if data in absent:
             continue
-        _need_time(settings.limit, f"cell {number} of {len(planned)}")
-        reporter.say(f"[{number}/{len(planned)}] {cell}")
-        if settings.limit is not None:
-            card(cell)  # measured and kept now, because behind the cell there may be no time for it
-        yield run_cell(cell, results, settings, reporter, force=force, card=partial(card, cell))
+        try:
+            dataset = load_with_progress(data, settings, reporter)
+        except DataError as error:
+            if not skip:
+                raise
+            reporter.say(f"  every cell on {data} is skipped: {error}")
+            absent.add(data)
+            continue
+        try:
+            kind = canonical_json([cell.protocol.hash, cell.axes, cell.rule, cell.recipe.identity()])
+            if kind not in shapes:
+                plain = not (settings.diagnostics or settings.save_weights or cell.work.diagnostics)
+                shapes[kind] = plain and can_be_together(cell, device)
+            if shapes[kind]:
+                done = None if force else finished(cell, cell.identity(dataset.identity), results)
+                if done is None:
+                    together.append(cell)
+                else:
+                    yield done
+                continue
+            _need_time(settings.limit, f"cell {number} of {len(planned)}")
+            reporter.say(f"[{number}/{len(planned)}] {cell}")
+            if settings.limit is not None:
+                card(cell)  # measured and kept now, because behind the cell there may be no time for it
+            yield run_cell(cell, results, settings, reporter, force=force, card=partial(card, cell))
+        except (RunInterrupted, ResultError):
+            raise
+        except HebbBenchError as error:
+            if not skip:
+                raise
+            reporter.say(f"  skipped: {error}")
     if together:
         yield from _run_together(together, results, settings, reporter, device, card)
 

@@ -1,0 +1,194 @@
+"""What to run next: the cells that a board still misses, those first that tell most for their time."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from hebbbench import registry
+from hebbbench.board import sift
+from hebbbench.cell import Cell, cells, parse_axes, parse_seeds
+from hebbbench.data import dataset_spec, pins, status
+from hebbbench.data.places import resolve_cache
+from hebbbench.errors import HebbBenchError, ProtocolError
+from hebbbench.plan import Sources, gather, plan
+from hebbbench.progress import duration
+from hebbbench.record.store import result_path
+from hebbbench.report import table
+
+CONTROLS = ("bp", "random", "sign")
+"""The rules without which no other row can be read."""
+
+LISTED = 40
+"""Cells a listing shows, at most."""
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A cell that waits to be run. `seconds` is what it may take by earlier results; None if there are none like it."""
+
+    cell: Cell
+    begun: bool
+    seconds: float | None
+
+    @property
+    def compared(self) -> bool:
+        """Whether other rows are read against it: a control, or a rule with a published number at these axis values."""
+        name, axes = self.cell.rule_name, self.cell.axes
+        rows = self.cell.protocol.published
+        return name in CONTROLS or any(row.rule == name and row.axes.items() <= axes.items() for row in rows)
+
+    def precedence(self) -> tuple[bool, int, bool, float, int]:
+        """The order of value, smallest first: what is begun is finished; then a first seed of everything before
+        second ones; of these, what others are compared with; then the cheap before the dear, the unknown last.
+        """
+        seeds = self.cell.protocol.seeds
+        turn = seeds.index(self.cell.seed) if self.cell.seed in seeds else len(seeds)
+        seconds = float("inf") if self.seconds is None else self.seconds
+        return not self.begun, turn, not self.compared, seconds, size(self.cell)
+
+
+def size(cell: Cell) -> int:
+    """How often a sample passes through the network in training; orders cells that nobody has timed."""
+    return cell.recipe.training.epochs * dataset_spec(cell.protocol.data.dataset).counts["train"]
+
+
+def missing(
+    results: Path,
+    cache: Path | None = None,
+    *,
+    protocol: str | None = None,
+    rules: Sequence[str] = (),
+    seeds: Sequence[str] = (),
+    axes: Sequence[str] = (),
+) -> tuple[list[Waiting], list[str]]:
+    """The cells that the board of `results` misses, in order of value, and why others of them cannot be run here.
+
+    Args:
+        protocol, rules, seeds, axes: only these, as on the command line; everything if not given.
+
+    Raises:
+        HebbBenchError: a name or value does not exist.
+    """
+    sources = gather(results)
+    if protocol is not None and protocol not in sources.protocols:
+        registry.protocol(protocol)
+        raise ProtocolError(f"--missing looks at the protocols of the board; '{protocol}' is none of them.")
+    wanted = {registry.rule_path(rule).stem for rule in rules if rule != "all"}
+    chosen = {
+        name: (set(parse_seeds(list(seeds) or ["all"], found)), points)
+        for name, found in sources.protocols.items()
+        if protocol in (None, name) and (points := _points(list(axes), name, sources, protocol)) is not None
+    }
+    found, refused = [], []
+    for entry in plan(sources, sift(sources)):
+        if entry.state != "missing" or not entry.known or entry.protocol not in chosen:
+            continue
+        allowed, fixed = chosen[entry.protocol]
+        if entry.seed not in allowed or (wanted and entry.rule not in wanted):
+            continue
+        if not fixed.items() <= entry.axes.items():
+            continue
+        try:
+            found += cells(sources.protocols[entry.protocol], [entry.rule], [entry.seed], entry.axes)
+        except HebbBenchError as error:
+            refused.append(f"{entry.protocol} · {entry.rule}: {error}")
+    return queue(found, sources, cache), list(dict.fromkeys(refused))
+
+
+def asked_for(
+    results: Path, cache: Path | None, protocol: str | None, rules: Sequence[str], seeds: list[str], axes: list[str]
+) -> list[Waiting]:
+    """The cells named on the command line, in its order.
+
+    Raises:
+        HebbBenchError: a name, a value or a recipe is wrong, or no protocol or rule is named.
+    """
+    if protocol is None or not rules:
+        lacking = "--protocol" if protocol is None else "--rule"
+        raise ProtocolError(f"{lacking} is missing. Name a protocol and a rule, or let --missing choose.")
+    found = registry.protocol(protocol)
+    named = found.rules or registry.rule_names() if "all" in rules else list(dict.fromkeys(rules))
+    planned = cells(found, named, parse_seeds(seeds, found), parse_axes(axes, found))
+    return [Waiting(cell, False, None) for cell in planned]
+
+
+def whole_row(planned: Sequence[Cell], protocol: str) -> str:
+    """The command that completes what was run: all seeds, beside a rule to compare with."""
+    rule = planned[0].rule
+    other = "bp" if rule != "bp" else "random"
+    return f"hebbbench run --protocol {protocol} --rule {rule} --rule {other} --seed all"
+
+
+def _points(axes: list[str], name: str, sources: Sources, protocol: str | None) -> dict[str, object] | None:
+    """The axis values asked for; None for a protocol that has no such axis, unless it was named."""
+    try:
+        return dict(parse_axes(axes, sources.protocols[name]))
+    except ProtocolError:
+        if protocol is not None:
+            raise
+        return None
+
+
+def queue(planned: Iterable[Cell], sources: Sources, cache: Path | None) -> list[Waiting]:
+    """The cells in order of value, each with what it may take."""
+    times: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
+    for result in (item.result for item in sources.stored if item.result is not None and item.result.status == "ok"):
+        for key in _likeness(result.protocol.name, result.axes, result.rule.name):
+            times[key].append(result.cost.wall_seconds)
+    folder = resolve_cache(cache) / "checkpoints"
+    begun = {path.stem for path in folder.glob("*.pt")}
+    waiting = []
+    for cell in planned:
+        keys = _likeness(cell.protocol.name, cell.axes, cell.rule_name)
+        seconds = next((median(times[key]) for key in keys if key in times), None)
+        data = pins().get(cell.protocol.data.dataset)
+        waiting.append(Waiting(cell, bool(begun) and data is not None and cell.identity(data) in begun, seconds))
+    return sorted(waiting, key=Waiting.precedence)
+
+
+def _likeness(protocol: str, axes: Mapping[str, object], rule: str) -> list[tuple[object, ...]]:
+    """What cells with like times have in common, the most alike first."""
+    point = tuple(sorted((name, str(value)) for name, value in axes.items()))
+    return [(protocol, point, rule), (protocol, point), (protocol, rule), (protocol,)]
+
+
+def headline(waiting: Sequence[Waiting], results: Path) -> str:
+    """One line: how many cells, and how long they may take."""
+    if not waiting:
+        return f"Nothing is missing under {results}."
+    known = [item.seconds for item in waiting if item.seconds is not None]
+    begun, unknown = sum(item.begun for item in waiting), len(waiting) - len(known)
+    parts = [f"{len(waiting)} cells are missing under {results}"]
+    parts += [f"{begun} of them begun"] * bool(begun)
+    if known:
+        parts.append(f"about {duration(sum(known))} in all, as earlier results took wherever they were run")
+    parts += [f"{unknown} of unknown length"] * bool(unknown)
+    return ", ".join(parts) + "."
+
+
+def listing(waiting: Sequence[Waiting], results: Path, data_root: Path | None, cache: Path | None) -> str:
+    """What would be run, in order, and whether its data are here."""
+    if not waiting:
+        return "Nothing to run."
+    data = status(data_root, cache)
+    here = {item.name: item.embedded or item.found is not None or item.cached is not None for item in data}
+    rows = [
+        (
+            number,
+            item.cell,
+            "begun" if item.begun else "done" if _lies(item.cell, results) else "",
+            "?" if item.seconds is None else duration(item.seconds),
+            "here" if here.get(item.cell.work.data.dataset, True) else "to be downloaded, else skipped",
+        )
+        for number, item in enumerate(waiting[:LISTED], start=1)
+    ]
+    more = [f"… and {len(waiting) - LISTED} more"] if len(waiting) > LISTED else []
+    return "\n".join([table(rows, ["", "cell", "state", "about", "data"]), *more])
+
+
+def _lies(cell: Cell, results: Path) -> bool:
+    return result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed).exists()

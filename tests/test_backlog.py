@@ -1,0 +1,141 @@
+"""What a board misses is run in order of value, and what cannot be run is skipped, not stumbled over."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import At, Killed, Lab
+from hebbbench import backlog, cli, data, registry
+from hebbbench.backlog import Waiting, missing
+from hebbbench.cell import cells
+from hebbbench.data.spec import DATASETS
+from hebbbench.record import store
+
+
+def one(lab: Lab, rule: str, seed: int = 0, begun: bool = False, seconds: float | None = None) -> Waiting:
+    protocol = lab.protocol("digits-mlp", {"seeds": [0, 1, 2], "published": PUBLISHED})
+    (cell,) = cells(protocol, [rule], [seed], {})
+    return Waiting(cell, begun, seconds)
+
+
+PUBLISHED = [{"rule": "ghl", "value": 0.9, "source": "a paper"}]
+
+
+def names(waiting: list[Waiting]) -> list[str]:
+    return [f"{item.cell.rule_name} {item.cell.seed}" for item in waiting]
+
+
+def test_the_order_of_value(lab):
+    mixed = [
+        one(lab, "oja", 1, seconds=1),
+        one(lab, "hebb", 0),
+        one(lab, "oja", 0, seconds=5),
+        one(lab, "bp", 1, seconds=9),
+        one(lab, "fa", 0, seconds=2),
+        one(lab, "ghl", 0, seconds=90),
+        one(lab, "bp", 0, seconds=80),
+        one(lab, "kwta", 2, begun=True),
+    ]
+    expected = ["kwta 2", "bp 0", "ghl 0", "fa 0", "oja 0", "hebb 0", "bp 1", "oja 1"]
+    assert names(sorted(mixed, key=Waiting.precedence)) == expected
+
+
+def test_what_has_a_result_is_not_missing_and_filters_narrow(lab):
+    whole, _ = missing(lab.results)
+    assert len(whole) > 100
+    digits, refused = missing(lab.results, protocol="digits-mlp", rules=["bp", "oja"], seeds=["0-1"])
+    assert (names(digits), refused) == (["bp 0", "oja 0", "bp 1", "oja 1"], [])
+    lab.run(lab.cell("bp", registry.protocol("digits-mlp"), epochs=0), results=lab.results)  # another recipe's number
+    assert len(missing(lab.results, protocol="digits-mlp", rules=["bp"])[0]) == 5
+    (cell,) = cells(registry.protocol("digits-mlp"), ["random"], [0], {})
+    lab.run(cell, results=lab.results)
+    rest, _ = missing(lab.results, protocol="digits-mlp", rules=["random"])
+    assert names(rest) == [f"random {seed}" for seed in (1, 2, 3, 4)]
+    assert all(item.seconds is not None for item in rest)
+
+
+def test_an_axis_leaves_out_protocols_without_it(lab):
+    found, _ = missing(lab.results, rules=["bp"], axes=["depth=20"])
+    assert {item.cell.axes["depth"] for item in found} == {20}
+
+
+def test_a_cell_that_was_begun_comes_first(lab):
+    (cell,) = cells(registry.protocol("digits-mlp"), ["oja"], [3], {})
+
+    def die() -> None:
+        raise Killed
+
+    with pytest.raises(Killed):
+        lab.run(cell, At(4, die, "training"), every=0.0)
+    first, *_ = missing(lab.results, lab.cache, protocol="digits-mlp")[0]
+    assert (names([first]), first.begun) == (["oja 3"], True)
+
+
+@pytest.fixture
+def call(lab, monkeypatch, capsys):
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["hebbbench", "run", "--results", str(lab.results), *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
+
+
+def stored(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json"))
+
+
+def test_the_command_lists_and_then_runs_what_is_missing(lab, call):
+    narrow = ("--missing", "-p", "digits-mlp", "-r", "random", "-s", "0-1")
+    code, out, err = call(*narrow, "--dry-run")
+    assert (code, err, stored(lab.results)) == (0, "", [])
+    assert f"2 cells are missing under {lab.results}, 2 of unknown length." in out
+    assert out.index("digits-mlp · random · seed 0") < out.index("digits-mlp · random · seed 1")
+    code, out, err = call(*narrow)
+    assert (code, err) == (0, "")
+    assert stored(lab.results) == ["digits-mlp/random/seed-0.json", "digits-mlp/random/seed-1.json"]
+    assert all(item.problem is None for item in store.scan(lab.results))
+    code, out, _ = call(*narrow)
+    assert code == 0
+    assert f"Nothing is missing under {lab.results}." in out
+
+
+def test_cells_without_their_data_are_skipped_with_one_line(lab, call, monkeypatch):
+    """Two protocols: one whose data are embedded, one whose data cannot be had."""
+    planned = [*cells(registry.protocol("mnist-mlp"), ["random"], [0, 1], {})]
+    planned += cells(registry.protocol("digits-mlp"), ["random"], [0], {})
+    waiting = [Waiting(cell, False, None) for cell in planned]
+    monkeypatch.setattr(backlog, "missing", lambda *_, **__: (waiting, ["p · r: the recipe does not fit"]))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    code, out, err = call("--missing")
+    assert (code, err) == (0, "")
+    assert out.count("every cell on mnist is skipped: ") == 1
+    assert "skipped: p · r: the recipe does not fit" in out
+    assert stored(lab.results) == ["digits-mlp/random/seed-0.json"]
+    _, out, _ = call("--missing", "--dry-run")
+    assert out.count("to be downloaded, else skipped") == 2
+    assert "mnist" in DATASETS
+    assert not {item.name: item for item in data.status()}["mnist"].found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("-r", "bp"), "--protocol is missing. Name a protocol and a rule, or let --missing choose."),
+        (("-p", "digits-mlp"), "--rule is missing. Name a protocol and a rule, or let --missing choose."),
+        (("--missing", "-p", "digits-mpl"), "no protocol 'digits-mpl'. Did you mean 'digits-mlp'?"),
+        (("--missing", "-r", "softheb"), "no rule 'softheb'. Did you mean 'softhebb'?"),
+        (("--missing", "-p", "digits-mlp", "--axis", "width=3"), "has no axis 'width'"),
+        (("--missing", "--time-limit", "soon"), "'soon' is no stretch of time"),
+    ],
+)
+def test_a_mistake_is_one_line(call, arguments, message):
+    code, _, err = call(*arguments)
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
