@@ -290,6 +290,11 @@ def test_datasets_not_installed(tmp_path, monkeypatch):
         data.load(GREY.name, cache=tmp_path)
 
 
+def test_a_dataset_that_no_hub_has_is_asked_for_by_folder(tmp_path):
+    with pytest.raises(DataError, match=r"no copy on the hub is known\. Set HEBBBENCH_DATA .* stl10_binary\."):
+        data.load("stl10", data_root=tmp_path, cache=tmp_path / "cache")
+
+
 def test_stl10_is_read_from_torchvisions_folder(tmp_path, monkeypatch):
     spec = replace(DATASETS["stl10"], counts={"train": 20, "test": 10})
     monkeypatch.setitem(DATASETS, "stl10", spec)

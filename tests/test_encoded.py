@@ -18,6 +18,9 @@ from hebbbench.data.encoded import EncodedSplit
 from hebbbench.data.spec import DATASETS, DatasetSpec
 from hebbbench.errors import DataError
 
+# From Python 3.12 on, forking workers beside torch's threads warns; a worker touches neither them nor the device.
+pytestmark = pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+
 SPEC = DatasetSpec(
     name="tiny-16",
     classes=3,

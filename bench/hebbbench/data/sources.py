@@ -63,9 +63,8 @@ def find_source(spec: DatasetSpec, data_root: Path | None, offline: bool) -> Sou
         return source
     if offline or spec.hub_id is None:
         looked = "no data root is set" if data_root is None else f"the data root {data_root} does not have it"
-        raise DataError(
-            f"the dataset {spec.name} is not on this machine: {looked}, and this run is offline. {by_hand(spec)}"
-        )
+        hub = "no copy on the hub is known" if spec.hub_id is None else "this run is offline"
+        raise DataError(f"the dataset {spec.name} is not on this machine: {looked}, and {hub}. {by_hand(spec)}")
     return Source("hub", f"hub {spec.hub_id}")
 
 
