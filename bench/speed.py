@@ -5,7 +5,8 @@
 Prints the machine's own matrix rates; the seconds to the first result of the quick start; the step of each rule as a
 ratio to `bp` on DeepHebb and FastHebb, in float32 and with products in bfloat16, beside the work counted in forward
 passes and what that promises; backprop against a plain PyTorch loop of the same network; the probe on cached features
-against one that runs the body; and the input pipeline against a DataLoader. The cases of a comparison take turns
+against one that runs the body; the input pipeline against a DataLoader; and small networks trained
+together against a loop over them. The cases of a comparison take turns
 within each round, the order turned round in every other one; a ratio is the median over rounds. `bp again` is the
 control: its distance from 1 is the noise. The script refuses to report when other processes hold the cores.
 
@@ -31,7 +32,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from benchmarks import input as pipeline
-from benchmarks import read_out, steps
+from benchmarks import read_out, steps, together
 from benchmarks.timing import idle_share, matrix_rate, ratio, take_turns
 from hebbbench.training.device import prepare_torch
 
@@ -98,6 +99,7 @@ def main() -> int:
     report["images_per_second"] = {name: round(rate) for name, rate in pipeline.pipeline(device, wait).items()}
     loader = pipeline.loader_rate()
     report["data_loader_images_per_second"] = None if loader is None else round(loader)
+    report["together"] = {batch: round(factor, 2) for batch, factor in together.speed_ups(arguments.rounds).items()}
     print(tail(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
@@ -133,6 +135,9 @@ def tail(report: dict[str, Any]) -> str:
     for name, rate in report["images_per_second"].items():
         beside = f", {rate / loader:.0f} times a DataLoader" if loader and name == "crop-flip" else ""
         lines.append(f"input pipeline, augmentation {name}: {rate:,} images/s{beside}")
+    for batch, factor in report["together"].items():
+        goal = together.GOALS[batch]
+        lines.append(f"ten small networks together, batch {batch}: {factor:.1f} times a loop over them (goal {goal})")
     return "\n".join(lines)
 
 

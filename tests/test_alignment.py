@@ -22,8 +22,10 @@ from hebbbench.plan import KnownRule, Sources
 from hebbbench.progress import Silent
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
+from hebbbench.report import summary
 from hebbbench.training import grid
 from hebbbench.training.grid import run_cells
+from hebbbench.training.learner import Learner
 from hebbbench.training.run import Settings, run_cell
 from hebbbench.validation import validate
 
@@ -240,3 +242,49 @@ def test_random_nn_is_the_equation_of_the_paper(options):
     reduced = np.sign(np.linalg.norm(w) - np.linalg.norm(w - seen))
     expected = np.sign(rule.target - np.linalg.norm(w)) * reduced * cut
     np.testing.assert_allclose(rule.delta(weight=weight, input=x, state=state).numpy(), expected, rtol=1e-9)
+
+
+def test_a_grid_is_summed_up_by_point_not_by_seed(tmp_path):
+    axes = {"decay": {"path": "training.optimizer.weight_decay", "values": [0.0, 0.01]}}
+    found = list(run_cells(cells(work(axes=axes), ["bp"], [0, 1], {}), tmp_path, Settings(), Silent()))
+    text = summary(found, tmp_path, "sre-mlp", ["bp"])
+    lines = [line.split() for line in text.splitlines() if line.startswith("bp")]
+    assert [line[1] for line in lines] == ["decay=0.0", "decay=0.01"]
+    values = [result.metrics["alignment.fc2"].value or 0.0 for result in found if result.axes["decay"] == 0.0]
+    assert lines[0][3] == f"{sum(values) / 2:+.3f}"
+    assert "%" not in text
+
+
+def test_the_student_transformer_is_a_network_of_the_teachers_kind():
+    """With the teacher's weights it gives the teacher's answers."""
+    from hebbbench.data.teacher import _chain, _encoder, _perceptron
+
+    model = registry.architecture("transformer")(input_shape=(32, 1, 1), classes=32).double()
+    draws = np.random.RandomState(0)
+    teacher = _chain([_encoder(32, draws), _perceptron([32, 128, 128, 32], draws)])
+    again = np.random.RandomState(0)
+
+    def fill(layer: Any) -> None:
+        bound = 1 / math.sqrt(layer.in_features)
+        layer.weight.copy_(torch.tensor(again.uniform(-bound, bound, tuple(layer.weight.shape))))
+        layer.bias.copy_(torch.tensor(again.uniform(-bound, bound, tuple(layer.bias.shape))))
+
+    with torch.no_grad():
+        model.body.embed.table.weight.copy_(torch.tensor(again.standard_normal((16, 32))))
+        for encoder in (model.body.encoder1, model.body.encoder2):
+            for layer in (encoder.project, encoder.merge, encoder.feed[0], encoder.feed[2]):
+                fill(layer)
+        for layer in (model.body.fc1, model.body.fc2, model.head.linear):
+            fill(layer)
+        tokens = np.random.RandomState(1).randint(0, 16, (5, 32))
+        np.testing.assert_allclose(model(torch.tensor(tokens)).numpy(), teacher(tokens), atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["bp", "dfa", "random_nn"])
+def test_a_rule_learns_behind_an_encoder_of_tokens(rule):
+    protocol = registry.protocol("sre-transformer")
+    (cell,) = cells(protocol, [rule], [0], {"optimizer": "sgd", "decay": 0.0})
+    learner = Learner(cell, (1, 1, 32), 32, torch.device("cpu"))
+    before = learner.model.body.fc2.weight.clone()
+    learner.step(torch.randint(0, 16, (8, 32)), torch.randn(8, 32), 0, 0.0)
+    assert not torch.equal(before, learner.model.body.fc2.weight)

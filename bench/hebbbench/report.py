@@ -11,8 +11,11 @@ from pathlib import Path
 from tabulate import tabulate
 
 from hebbbench.progress import duration
-from hebbbench.record.schema import Result
+from hebbbench.protocol import ALIGNMENT, HEADLINES
+from hebbbench.record.schema import Metric, Result
 from hebbbench.record.store import result_path
+
+PROBE = HEADLINES[0]
 
 
 def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
@@ -40,13 +43,15 @@ def summary(results: Sequence[Result], folder: Path, again: str | None = None) -
     if not results:
         return "Nothing to run."
     one = len({result.protocol.name for result in results}) == 1
+    if one and any(name.startswith(ALIGNMENT) for name in results[0].metrics) and PROBE not in results[0].metrics:
+        return _alignments(results, folder)
     body = table(
         [
             (
                 result.rule.name,
                 *([] if one else [result.protocol.name]),
                 "".join(f"{name}={value} " for name, value in sorted(result.axes.items())) + f"seed {result.seed}",
-                _percent(result, "probe.test.accuracy"),
+                _percent(result, PROBE),
                 _percent(result, "end_to_end.test.accuracy"),
                 duration(result.cost.train_seconds),
                 duration(result.cost.probe_seconds),
@@ -81,6 +86,37 @@ def summary(results: Sequence[Result], folder: Path, again: str | None = None) -
             *(f"        {command}" for command in suggested[1:]),
         ]
     )
+
+
+def _alignments(results: Sequence[Result], folder: Path) -> str:
+    """The summary of a run that measured alignment alone: one line for all seeds of a rule at one point of the axes."""
+    first = results[0]
+    layers = [name for name in first.metrics if name.startswith(ALIGNMENT) and name.count(".") == 1]
+    groups: dict[tuple[str, str], list[Result]] = {}
+    for result in results:
+        at = " ".join(f"{name}={value}" for name, value in sorted(result.axes.items()))
+        groups.setdefault((result.rule.name, at), []).append(result)
+    rows = [
+        (rule, at, *(_mean([result.metrics.get(layer) for result in own]) for layer in layers), len(own))
+        for (rule, at), own in groups.items()
+    ]
+    return "\n".join(
+        [
+            "",
+            f"{first.protocol.name} v{first.protocol.version}: Hebbian alignment, mean over seeds",
+            "",
+            table(rows, ["rule", "at", *(layer.removeprefix(ALIGNMENT) for layer in layers), "seeds"]),
+            "",
+            f"Result: {len(results)} under {folder / first.protocol.name}",
+            f"Next:   hebbbench leaderboard --results {folder} --output -",
+        ]
+    )
+
+
+def _mean(found: Sequence[Metric | None]) -> str:
+    values = [metric.value for metric in found if metric is not None and metric.value is not None]
+    reasons = {metric.reason.partition(":")[0] for metric in found if metric is not None and metric.reason is not None}
+    return f"{sum(values) / len(values):+.3f}" if values else ", ".join(sorted(reasons)) or "–"
 
 
 def _percent(result: Result, name: str) -> str:

@@ -183,7 +183,8 @@ class Plasticity:
         self._awaited = set(self._learning) if stop_after_last else set()
         self._outside = {"labels": labels}
         if self.wants_input and x is not None:
-            self._outside["input"] = x.detach().flatten(1)
+            rows = x.detach().flatten(1)
+            self._outside["input"] = rows if rows.is_floating_point() else rows.float()  # tokens, as numbers
         try:
             yield
         except PassEnded:
