@@ -30,6 +30,8 @@ def build(name: str, input_shape: tuple[int, int, int] = CIFAR, classes: int = 1
 
 
 def batch(model: nn.Module, input_shape: tuple[int, int, int] = CIFAR) -> Tensor:
+    if model.layout == "tokens":
+        return torch.arange(2 * input_shape[0]).view(2, -1)
     x = torch.randn(2, *input_shape, generator=torch.Generator().manual_seed(0))
     return x.flatten(1) if model.layout == "flat" else x
 
@@ -69,7 +71,7 @@ def test_the_read_out_has_as_many_outputs_as_classes(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_layout_says_how_the_input_arrives(name):
-    assert registry.architecture(name).layout in ("image", "flat")
+    assert registry.architecture(name).layout in ("image", "flat", "tokens")
 
 
 @pytest.mark.parametrize("name", NAMES)
