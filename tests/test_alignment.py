@@ -178,7 +178,7 @@ def test_weights_that_collapse_are_a_result_without_a_cosine(tmp_path):
     assert result.status == "ok"
     metric = result.metrics["alignment.fc2"]
     assert metric.value is None
-    assert (metric.reason or "").startswith("collapsed: the answers vary by")
+    assert (metric.reason or "").startswith("collapsed: the weights have")
     text = "\n".join(section(protocol, [result]))
     assert "collapsed (1)" in text
 
@@ -247,7 +247,7 @@ def test_random_nn_is_the_equation_of_the_paper(options):
 def test_a_grid_is_summed_up_by_point_not_by_seed(tmp_path):
     axes = {"decay": {"path": "training.optimizer.weight_decay", "values": [0.0, 0.01]}}
     found = list(run_cells(cells(work(axes=axes), ["bp"], [0, 1], {}), tmp_path, Settings(), Silent()))
-    text = summary(found, tmp_path, "sre-mlp", ["bp"])
+    text = summary(found, tmp_path)
     lines = [line.split() for line in text.splitlines() if line.startswith("bp")]
     assert [line[1] for line in lines] == ["decay=0.0", "decay=0.01"]
     values = [result.metrics["alignment.fc2"].value or 0.0 for result in found if result.axes["decay"] == 0.0]

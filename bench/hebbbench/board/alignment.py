@@ -18,8 +18,8 @@ from hebbbench.validation import canonical_json
 
 HOW_TO_READ = (
     "+1: the layer moves as plain Hebb would move it, −1: against it, 0: no relation. Mean ± standard deviation over "
-    "seeds (number of seeds). *collapsed*: the network's answers no longer depend on its input, and a cosine would be "
-    "one of noise. Lines in italics: published numbers."
+    "seeds (number of seeds). *collapsed*: the layer's weights have under a tenth of the norm they started from, and a "
+    "cosine would be one of noise. Lines in italics: published numbers."
 )
 
 

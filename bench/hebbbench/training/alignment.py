@@ -13,8 +13,8 @@ from hebbbench.metrics.alignment import cosines, hebbian
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.training.learner import Learner
 
-COLLAPSED = 0.01
-"""A network whose answers vary by less than this part of what they varied by before training has collapsed."""
+COLLAPSED = 0.1
+"""A layer whose weights have less than this part of the norm they started from has collapsed."""
 
 KINDS = ("pre", "post")
 ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.SiLU, nn.LeakyReLU)
@@ -40,6 +40,7 @@ class AlignmentMeter:
         self.watching = False
         self._rows: dict[str, tuple[Tensor, Tensor, Tensor]] = {}
         self._functions = activations(learner.model)
+        self.norms = {layer.name: layer.weight.norm().item() for layer in learner.plasticity.layers}
         for layer in learner.plasticity.layers:
             layer.module.register_forward_hook(self._watch(layer.name))
 
@@ -102,6 +103,18 @@ class AlignmentMeter:
             self.watching = False
             self._rows.clear()
 
+    def collapsed(self) -> dict[str, str]:
+        """Why there is no sense in a layer's cosine, by the layer's short name, where its weights have collapsed."""
+        shrunk = {
+            short(layer.name): layer.weight.norm().item() / self.norms[layer.name]
+            for layer in self.learner.plasticity.layers
+        }
+        return {
+            name: f"collapsed: the weights have {part:.2g} of the norm they started from"
+            for name, part in shrunk.items()
+            if part < COLLAPSED
+        }
+
     def means(self) -> dict[str, float]:
         """The mean over the measured steps, by layer and kind."""
         return {name: value / self.count for name, value in self.sums.items()} if self.count else {}
@@ -137,13 +150,6 @@ def full_data(meter: AlignmentMeter, batches: Any, indices: Tensor) -> dict[str,
             layer.state[key].copy_(value)
     compared = meter.compare({name: sums[name] for name in names}, sums)
     return {f"{name}.full": value.item() for name, value in compared.items()}
-
-
-@torch.no_grad()
-def liveliness(learner: Learner, batches: Any, indices: Tensor) -> float:
-    """How much the network's answers vary over (the first) samples: root of the mean variance over outputs."""
-    x, _ = batches.plain(indices[:PASS])
-    return learner.logits(x).var(0).mean().sqrt().item()
 
 
 def activations(model: nn.Module) -> dict[str, nn.Module]:

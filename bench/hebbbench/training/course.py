@@ -27,7 +27,7 @@ from hebbbench.protocol import Alignment, Probe
 from hebbbench.record import schema
 from hebbbench.record.environment import describe
 from hebbbench.rng import generator
-from hebbbench.training.alignment import COLLAPSED, AlignmentMeter, full_data, liveliness, short
+from hebbbench.training.alignment import AlignmentMeter, full_data, short
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import peak_memory, reset_peak_memory
 from hebbbench.training.features import estimate_statistics, extract, statistics_kept
@@ -138,7 +138,6 @@ class Course:
         learner = self.learner()
         measured.model = describe_model(learner)
         meter = self.meter(learner, work.alignment) if work.alignment is not None else None
-        before = liveliness(learner, batches, self.train_indices) if meter is not None else 0.0
         measured.phase = "training"
         if self.cell.recipe.training.epochs:
             measured.determinism = self._repeats_bits(batches)
@@ -169,7 +168,7 @@ class Course:
             measured.metrics |= measured.observer.training_metrics(self.cell.recipe.training.epochs)
         if meter is not None:
             measured.phase = "alignment"
-            self.conclude(meter, batches, before)
+            self.conclude(meter, batches)
         if work.probe is not None:
             measured.phase = "probe"
             self._probe(learner, batches, work.probe, request, saved)
@@ -181,23 +180,20 @@ class Course:
         learner.watch = meter = AlignmentMeter(learner, spec.window, total)
         return meter
 
-    def conclude(self, meter: AlignmentMeter, batches: Any, before: float) -> None:
+    def conclude(self, meter: AlignmentMeter, batches: Any) -> None:
         """Write down how Hebbian training ended, and how well the network answers.
 
-        Args:
-            before: how lively its answers were before training; of those of a network that has collapsed, only noise
-                is left, and a cosine would be one of noise.
+        Of a layer whose weights have collapsed only noise is left, and a cosine would be one of noise.
         """
         epochs = self.cell.recipe.training.epochs
-        after = liveliness(meter.learner, batches, self.train_indices)
-        reason = None
-        if after < COLLAPSED * before:
-            reason = f"collapsed: the answers vary by {after / before:.2g} of what they varied by before training"
+        collapsed = meter.collapsed()
         found = {**meter.means(), **full_data(meter, batches, self.train_indices)}
         for name, value in found.items():
-            why = reason or (None if math.isfinite(value) else "an update or an activity is zero: there is no angle")
+            reason = collapsed.get(name.removesuffix(".full").removesuffix(".post"))
+            if reason is None and not math.isfinite(value):
+                reason = "an update or an activity is zero: there is no angle"
             self.measured.metrics[f"alignment.{name}"] = schema.Metric(
-                value=None if why else value, split="train", epoch=epochs, reason=why
+                value=None if reason else value, split="train", epoch=epochs, reason=reason
             )
         for layer in meter.learner.plasticity.layers:
             self.measured.metrics[f"norm.{short(layer.name)}"] = schema.Metric(

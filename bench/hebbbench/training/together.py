@@ -17,7 +17,7 @@ from hebbbench.errors import HebbBenchError
 from hebbbench.progress import Reporter
 from hebbbench.record import schema
 from hebbbench.rng import generator
-from hebbbench.training.alignment import AlignmentMeter, liveliness
+from hebbbench.training.alignment import AlignmentMeter
 from hebbbench.training.course import Course, describe_model
 from hebbbench.training.ensemble import Ensemble, stackable
 from hebbbench.training.interrupt import StopRequest
@@ -87,7 +87,6 @@ def train_together(
     batches = first.batches(first.dataset.train)
     learners = [course.learner() for course in courses]
     meters = [course.meter(learner, spec) for course, learner in zip(courses, learners, strict=True)]
-    before = [liveliness(learner, batches, first.train_indices) for learner in learners]
     for course, learner in zip(courses, learners, strict=True):
         course.measured.model = describe_model(learner)
         course.measured.phase = "training"
@@ -103,7 +102,7 @@ def train_together(
         if failure is None:
             measured.weights = learners[e].digest()
             measured.phase = "alignment"
-            course.conclude(meter, batches, before[e])
+            course.conclude(meter, batches)
         measured.state.wall = measured.state.seconds + time.perf_counter() - since
         stop = None if failure is None else schema.Stop(phase="training", step=failure.step, layer=failure.layer)
         status: schema.Status = "ok" if failure is None else "diverged"
