@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hebbbench.metrics.direction import cosine, sign_agreement
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.plasticity.terms import hebb
 from hebbbench.rng import derive
-from hebbbench.training.learner import Learner, Network
+from hebbbench.training.learner import Learner, Network, objective
 
 
 class Witness:
@@ -83,7 +82,7 @@ class Witness:
             torch.manual_seed(derive(learner.seed, "dropout", number))
             features = self.model.body(x)
             if learner.end_to_end:
-                F.cross_entropy(self.model.head(features), labels).backward()
+                objective(learner.loss, self.model.head(features), labels).backward()
         for handle in handles:
             handle.remove()
         return [seen[id(layer)] for layer in self.layers]
