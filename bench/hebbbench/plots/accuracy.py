@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from statistics import fmean, stdev
+from statistics import median
 from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError, suggestion
@@ -32,7 +32,8 @@ WIDE = 8
 def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | None, published: bool) -> Figure:
     """One line a rule, mean ± one standard deviation over seeds; published numbers as hollow marks.
 
-    Against a cost, seeds differ in x too: each combination of axis values is one mark with a bar both ways.
+    Against a cost, seeds differ in x too: each combination of axis values is one mark at the median cost, with a bar
+    from the least to the most.
 
     Args:
         x: an axis of the results, or a field of their cost.
@@ -97,8 +98,8 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
 
 def _line(
     rule: str, results: Sequence[Result], x: str, place: Callable[[Result], float | None], metric: str
-) -> tuple[Line | None, list[float] | None]:
-    """A rule's line, and its spread in x where that is a cost."""
+) -> tuple[Line | None, tuple[Sequence[float], Sequence[float]] | None]:
+    """A rule's line, and how far its costs reach to the left and right where x is one."""
     if x not in COSTS:
         return metric_line(rule, results, place, metric), None
     marks = []
@@ -107,11 +108,12 @@ def _line(
         costs = [value for r in own if (value := place(r)) is not None]
         line = metric_line(rule, own, lambda _: 0.0, metric)
         if costs and line is not None:
-            marks.append((fmean(costs), line.mean[0], line.sd[0], stdev(costs) if len(costs) > 1 else 0.0))
+            middle = median(costs)
+            marks.append((middle, line.mean[0], line.sd[0], middle - min(costs), max(costs) - middle))
     if not marks:
         return None, None
-    xs, means, sds, sideways = zip(*sorted(marks), strict=True)
-    return Line(rule, xs, means, sds, len(results)), list(sideways)
+    xs, means, sds, less, more = zip(*sorted(marks), strict=True)
+    return Line(rule, xs, means, sds, len(results)), (less, more)
 
 
 def _place(results: Sequence[Result], x: str) -> Callable[[Result], float | None]:

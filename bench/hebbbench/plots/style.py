@@ -74,10 +74,10 @@ def panels(count: int, height: float = 2.3) -> tuple[Figure, list[Axes]]:
 
 
 def look(index: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the line of that index: told apart without colour too."""
+    """Colour, marker and dashes of the line of that index: told apart without colour too, up to 64 lines."""
     return {
         "color": COLOURS[index % len(COLOURS)],
-        "marker": MARKERS[index % len(MARKERS)],
+        "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
         "linestyle": DASHES[index % len(DASHES)],
     }
 

@@ -1,0 +1,85 @@
+"""Write docs/gallery.md and its pictures from the committed results: python docs/make_gallery.py.
+
+Feature pictures need weights, which results do not hold: those of a few small networks lie in docs/gallery/weights,
+made by the commands that stand beside the pictures.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from hebbbench.plots.draw import Request, draw
+
+DOCS = Path(__file__).parent
+ROOT = DOCS.parent
+WEIGHTS = DOCS / "gallery" / "weights"
+HEAD = """\
+# Gallery
+
+Pictures of the committed results, written by `python docs/make_gallery.py`; beside each PNG lies an SVG. Bands and bars
+are ± one standard deviation over seeds. What the numbers mean is in [findings.md](findings.md).
+"""
+PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
+    "mnist-competitive-accuracy": (
+        "Accuracy of a converged linear read-out on one hidden layer, by its width, on MNIST; hollow: Liuson 2023.",
+        ["mnist-competitive"],
+        {"kind": "accuracy", "published": True},
+    ),
+    "cifar10-competitive-accuracy": (
+        "The same on CIFAR-10.",
+        ["cifar10-competitive"],
+        {"kind": "accuracy", "published": True},
+    ),
+    "mnist-competitive-gini": (
+        "How unequally the updates are spread over the units: the Gini coefficient of the running mean of each unit's "
+        "step size, MNIST.",
+        ["mnist-competitive"],
+        {"kind": "gini"},
+    ),
+    "cifar10-competitive-gini": ("The same on CIFAR-10.", ["cifar10-competitive"], {"kind": "gini"}),
+    "mnist-competitive-alignment": (
+        "Cosine of each update with plain Hebb's ⟨u xᵀ⟩ on the same batch, MNIST. `hebbnet` becomes plain Hebb on the "
+        "units it keeps; `bp` goes neither with it nor against it.",
+        ["mnist-competitive"],
+        {"kind": "alignment"},
+    ),
+    "mnist-mlp-cost": (
+        "Accuracy against the time of training on two CPU cores, mnist-mlp.",
+        ["mnist-mlp"],
+        {"kind": "accuracy", "x": "train_seconds"},
+    ),
+    "liuson-features": (
+        "What 32 units learn on MNIST under `liuson` (mask as intended, temperature 1): three digits, and one "
+        "negative of the mean image that nearly all other units were pushed to.",
+        ["liuson-mnist-32.safetensors"],
+        {"kind": "features"},
+    ),
+    "hebbnet-features": (
+        "The same under `hebbnet`: six units share one prototype, and the others still are as they were drawn.",
+        ["hebbnet-mnist-32.safetensors"],
+        {"kind": "features"},
+    ),
+    "liuson-updates": (
+        "The last update of that `liuson` network beside Hebb's for the same batch.",
+        ["liuson-mnist-32.safetensors"],
+        {"kind": "updates"},
+    ),
+}
+
+
+def main() -> None:
+    lines = [HEAD]
+    for stem, (caption, targets, options) in PICTURES.items():
+        tensors = options["kind"] in ("features", "updates")
+        places = [str(WEIGHTS / target) if tensors else target for target in targets]
+        draw(Request(targets=places, root=ROOT / "results", output=DOCS / "gallery" / stem, **options))  # type: ignore[arg-type]
+        shown = " ".join(f"docs/gallery/weights/{target}" if tensors else target for target in targets)
+        flags = " ".join(
+            f"--{name}" if value is True else f"--{name} {value}" for name, value in options.items() if value
+        )
+        lines.append(f"## {stem}\n\n![{caption}](gallery/{stem}.png)\n\n{caption} `hebbbench plot {shown} {flags}`\n")
+    (DOCS / "gallery.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
