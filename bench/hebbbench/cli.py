@@ -100,6 +100,14 @@ def run(
         typer.Option("--missing", help="Run what the board of --results misses, in order of value; filters as above."),
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be run, and run nothing.")] = False,
+    executor: Annotated[
+        Literal["local", "slurm"] | None,
+        typer.Option(help="Run each cell as a job of Slurm, or as a process here; then --time-limit is a job's."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(help="Jobs at a time, at most. For local: 1.", min=1)] = None,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(help="Option of sbatch, such as partition=gpu or gres=gpu:1. Repeatable.")
+    ] = None,
 ) -> None:
     """Run rules under a protocol and keep one JSON file a cell.
 
@@ -126,6 +134,7 @@ def run(
     if dry_run:
         print(backlog.listing(waiting, results, data_root, cache))
         return
+    from hebbbench.training.cluster import run_on
     from hebbbench.training.grid import run_cells
     from hebbbench.training.interrupt import TimeLimit
     from hebbbench.training.run import Settings, check_cell
@@ -146,15 +155,31 @@ def run(
     out = reporter()
     done = []
     try:
-        for result in run_cells(
-            planned,
-            results,
-            settings,
-            out,
-            force=force,
-            card=lambda cell: card_of_cell(cell, cache, out.say),
-            skip=missing,
-        ):
+        if executor is not None:
+            at_once = jobs or (len(planned) if executor == "slurm" else 1)
+            coming = run_on(
+                executor,
+                planned,
+                results,
+                settings,
+                out,
+                force=force,
+                skip=missing,
+                jobs=at_once,
+                seconds=seconds,
+                options=sbatch or [],
+            )
+        else:
+            coming = run_cells(
+                planned,
+                results,
+                settings,
+                out,
+                force=force,
+                card=lambda cell: card_of_cell(cell, cache, out.say),
+                skip=missing,
+            )
+        for result in coming:
             done.append(result)
             if done[-1].status != "ok":
                 out.say(f"  {done[-1].status}: {done[-1].reason}")
@@ -168,7 +193,8 @@ def run(
     finally:
         out.close()
     print(summary(done, results, again))
-    if any(result.status != "ok" for result in done):
+    left_out = executor is not None and not missing and len(done) < len(planned)
+    if left_out or any(result.status != "ok" for result in done):
         raise typer.Exit(UNFINISHED)
 
 

@@ -1,0 +1,231 @@
+"""Cells as jobs: of a real Slurm on this one machine, where it is installed, and as processes."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from conftest import At, Lab
+from hebbbench.errors import HebbBenchError
+from hebbbench.record import store
+from hebbbench.training import cluster
+from hebbbench.training.cluster import run_on
+from hebbbench.training.run import Settings
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol")
+
+CONFIGURATION = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser={user}
+SlurmdUser={user}
+AuthType=auth/munge
+AuthInfo=socket={root}/munge.socket,cred_expire=5
+StateSaveLocation={root}/state
+SlurmdSpoolDir={root}/spool
+SlurmctldPidFile={root}/slurmctld.pid
+SlurmdPidFile={root}/slurmd.pid
+SlurmctldLogFile={root}/slurmctld.log
+SlurmdLogFile={root}/slurmd.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+MpiDefault=none
+JobAcctGatherType=jobacct_gather/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SchedulerParameters=sched_interval=1,batch_sched_delay=0
+ReturnToService=2
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
+PartitionName=main Nodes={host} Default=YES State=UP
+"""
+
+
+def free_ports(n: int) -> list[int]:
+    sockets = [socket.socket() for _ in range(n)]
+    for one in sockets:
+        one.bind(("127.0.0.1", 0))
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+@pytest.fixture
+def slurm(tmp_path_factory, monkeypatch) -> Iterator[Path]:
+    """A Slurm of one node, in a folder of its own."""
+    pytest.importorskip("submitit")
+    lacking = [name for name in PROGRAMS if shutil.which(name) is None]
+    if lacking:
+        pytest.skip(f"Slurm is not installed here (no {', '.join(lacking)}); on Debian: slurm-wlm and munge")
+    if os.geteuid() != 0:
+        pytest.skip("slurmd starts jobs only for root")
+    root = Path(tmp_path_factory.mktemp("slurm"))
+    for folder in ("state", "spool"):
+        (root / folder).mkdir()
+    key = root / "munge.key"
+    key.write_bytes(os.urandom(1024))
+    key.chmod(0o400)
+    host = socket.gethostname().split(".")[0]
+    configuration = root / "slurm.conf"
+    configuration.write_text(CONFIGURATION.format(root=root, host=host, ports=free_ports(2), user=getpass.getuser()))
+    monkeypatch.setenv("SLURM_CONF", str(configuration))
+    kinds = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
+    files = [f"--{name}={root}/munge.{suffix}" for name, suffix in kinds.items()]
+    try:
+        subprocess.run(["munged", "--force", *files], check=True, capture_output=True)
+        subprocess.run(["slurmctld", "-f", configuration], check=True, capture_output=True)
+        subprocess.run(["slurmd", "-f", configuration], check=True, capture_output=True)
+        until(lambda: b"idle" in subprocess.run(["sinfo", "-h", "-o", "%T"], capture_output=True).stdout)
+        yield root
+    finally:
+        for name in ("slurmd", "slurmctld", "munge"):
+            pid = root / f"{name}.pid"
+            if pid.exists():
+                os.kill(int(pid.read_text()), 15)
+
+
+def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+def settings(lab: Lab) -> Settings:
+    return Settings(device="cpu", cache=lab.cache, checkpoint_seconds=0.3)
+
+
+def running() -> str:
+    """The number of the one job that runs, or nothing."""
+    shown = subprocess.run(["squeue", "-h", "-r", "-t", "R", "-o", "%i"], capture_output=True, text=True, check=True)
+    return shown.stdout.strip()
+
+
+@pytest.mark.slow
+def test_a_killed_job_and_a_preempted_one_go_on_from_their_checkpoints(slurm, lab):
+    """A job is killed, later sent back to the queue as pre-emption does, and measures what a whole run does."""
+    cell = lab.cell("bp", lab.protocol("digits-mlp", {"training.epochs": 1500, "budget.epochs": 1500}))
+    whole = lab.run(cell)
+    checkpoint = lab.cache / "checkpoints" / f"{whole.cell}.pt"
+    trouble: list[BaseException] = []
+
+    def disturb() -> None:
+        try:
+            until(checkpoint.exists)
+            first = running()
+            subprocess.run(["scancel", "--full", "--signal=KILL", first], check=True)
+            until(lambda: running() not in ("", first))
+            before = checkpoint.stat().st_mtime_ns
+            until(lambda: checkpoint.stat().st_mtime_ns > before)
+            subprocess.run(["scontrol", "requeue", running()], check=True)
+        except BaseException as error:
+            trouble.append(error)
+
+    seen = At()
+    thread = threading.Thread(target=disturb)
+    thread.start()
+    (result,) = run_on("slurm", [cell], lab.results, settings(lab), seen)
+    thread.join()
+    assert trouble == []
+    assert result.cost.resumed >= 2
+    assert result.measurement() == whole.measurement()
+    assert any("vanished; handed in again, to go on from its checkpoint" in text for text in seen.said)
+    (kept,) = store.scan(lab.results)
+    assert (kept.problem, kept.result) == (None, result)
+
+
+@pytest.mark.slow
+def test_processes_of_this_machine_take_the_same_path(lab):
+    pytest.importorskip("submitit")
+    raises = lab.rule("raises", "weight: raise ValueError('on purpose')")
+    planned = [lab.cell("random"), lab.cell(raises), lab.cell("random", seed=1)]
+    seen = At(phase="cells")
+    results = {
+        f"{result.rule.name} {result.seed}": result
+        for result in run_on("local", planned, lab.results, settings(lab), seen, jobs=3)
+    }
+    assert {name: result.status for name, result in results.items()} == {
+        "random 0": "ok",
+        "raises 0": "failed",
+        "random 1": "ok",
+    }
+    assert seen.count == 3
+    assert len(list(lab.results.rglob("*.json"))) == 3
+    assert results["random 0"].measurement() == lab.run(planned[0]).measurement()
+
+
+def test_a_job_that_vanishes_again_and_again_is_given_up(monkeypatch, lab):
+    class Lost:
+        job_id = "7"
+
+        class paths:
+            result_pickle = lab.root / "nothing"
+
+        @staticmethod
+        def stderr() -> str:
+            return "Traceback\nIllegal instruction\n"
+
+        @staticmethod
+        def cancel(check: bool) -> None:
+            pass
+
+    class Nowhere:
+        folder = lab.root
+        handed_in = 0
+
+        def submit(self, work) -> Lost:
+            self.handed_in += 1
+            return Lost()
+
+        def batch(self):
+            return cluster.nullcontext()
+
+    executor = Nowhere()
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.0)
+    monkeypatch.setattr(cluster, "_executor", lambda *_: executor)
+    monkeypatch.setattr(cluster, "_alive", lambda *_: set())
+    seen = At()
+    assert list(run_on("slurm", [lab.cell("random")], lab.results, settings(lab), seen)) == []
+    assert executor.handed_in == cluster.ATTEMPTS
+    assert "its job vanished 3 times. The last one's words: Illegal instruction" in seen.said[-1]
+
+
+def test_what_is_not_there_is_said(monkeypatch, lab):
+    def run(*options: str) -> None:
+        list(run_on("slurm", [lab.cell("random")], lab.results, settings(lab), At(), options=options))
+
+    pytest.importorskip("submitit")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    with pytest.raises(HebbBenchError, match="there is no sbatch here"):
+        run()
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
+    with pytest.raises(HebbBenchError, match="--sbatch 'gpu' is not key=value"):
+        run("gpu")
+    monkeypatch.setitem(sys.modules, "submitit", None)
+    with pytest.raises(HebbBenchError, match=r"pip install 'hebbbench\[cluster\]'"):
+        run()
+
+
+def test_a_cell_that_could_not_be_run_as_a_job_gives_a_status_of_one(lab, monkeypatch, capsys):
+    from hebbbench import cli
+
+    monkeypatch.setattr(cluster, "run_on", lambda *_, **__: iter([lab.run(lab.cell("random"))]))
+    arguments = ["hebbbench", "run", "-p", lab.protocol_file(), "-r", "random", "-s", "0-1", "--executor", "local"]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--results", str(lab.results)])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 1
+    assert "random" in capsys.readouterr().out
