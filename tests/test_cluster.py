@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -229,3 +230,38 @@ def test_a_cell_that_could_not_be_run_as_a_job_gives_a_status_of_one(lab, monkey
         cli.main()
     assert left.value.code == 1
     assert "random" in capsys.readouterr().out
+
+
+def test_one_cell_on_several_processes_is_refused(lab, monkeypatch, capsys):
+    from hebbbench import cli
+
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(sys, "argv", ["hebbbench", "run", "-p", "digits-mlp", "-r", "bp"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 2
+    assert "cannot be split over the ones that torchrun starts" in capsys.readouterr().err
+
+
+def test_a_job_saves_its_cell_before_it_goes_back_into_the_queue(lab, monkeypatch):
+    put_back = []
+
+    def submitits(number: int, frame: object) -> None:
+        put_back.append(len(lab.checkpoints()))
+        sys.exit(99)
+
+    before = signal.signal(signal.SIGUSR2, submitits)
+    cell = lab.cell("bp")
+    whole = lab.run(cell)
+    told = At(4, lambda: signal.raise_signal(signal.SIGUSR2), "training")
+    monkeypatch.setattr(cluster, "Plain", lambda: told)
+    work = cluster.Work(cell, lab.results, Settings(device="cpu", cache=lab.cache), False)
+    try:
+        with pytest.raises(SystemExit) as left:
+            work()
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+    assert (left.value.code, put_back) == (99, [1])
+    resumed = lab.run(cell)
+    assert resumed.cost.resumed == 1
+    assert resumed.measurement() == whole.measurement()

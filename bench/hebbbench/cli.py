@@ -117,6 +117,11 @@ def run(
     first; 130 interrupted. After 75 and 130 the same command goes on.
     """
     began = time.monotonic()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise HebbBenchError(
+            "a cell runs on one process: it cannot be split over the ones that torchrun starts. Leave torchrun out; "
+            "several cells at a time: --executor local --jobs N."
+        )
     from hebbbench import backlog
     from hebbbench.cards import card_of_cell
     from hebbbench.progress import parse_duration, reporter

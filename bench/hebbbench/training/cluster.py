@@ -10,13 +10,15 @@ from __future__ import annotations
 import logging
 import math
 import shutil
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Any, Literal
 
 import torch
@@ -68,6 +70,7 @@ class Work:
         """Run the cell. When a stop is asked for it is checkpointed, and the process ends without an answer."""
         out = Plain()
         cache = self.settings.cache
+        requeue = _stop_before_requeue()
         try:
             (result,) = run_cells(
                 [self.cell],
@@ -79,6 +82,7 @@ class Work:
             )
         except RunInterrupted as error:
             out.say(f"  {error}")
+            requeue()
             sys.exit(error.exit_code)
         except HebbBenchError as error:
             return Refused(str(error))
@@ -89,6 +93,29 @@ class Work:
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(replace(self, force=False))
+
+
+def _stop_before_requeue() -> Callable[[], None]:
+    """Make the signal on which submitit puts a job back into the queue ask the cell to stop first.
+
+    Returns:
+        What then puts the job back, and ends the process, if that signal has come.
+    """
+    submitits, outside = signal.getsignal(signal.SIGUSR2), signal.getsignal(signal.SIGTERM)
+    came: list[tuple[int, FrameType | None]] = []
+
+    def requeue() -> None:
+        if came and callable(submitits):
+            submitits(*came[0])
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        came.append((number, frame))
+        if signal.getsignal(signal.SIGTERM) == outside:
+            requeue()  # no cell runs yet, so there is nothing to save
+        signal.raise_signal(signal.SIGTERM)
+
+    signal.signal(signal.SIGUSR2, on_signal)
+    return requeue
 
 
 @dataclass
