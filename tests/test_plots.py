@@ -100,6 +100,8 @@ def test_a_heat_map_lays_its_zero_contour_between_the_signs(results):
     assert (axis.get_xlabel(), axis.get_ylabel()) == ("weight decay γ", "parameter noise σ")
     segments = [s for c in axis.collections if hasattr(c, "get_paths") for s in c.get_paths()]
     assert segments
+    with styled():
+        assert heatmap.draw(grid, None, None, "alignment.fc2").axes[0].get_ylabel() == "parameter noise σ"
     with styled(), pytest.raises(ResultError, match="one rule that differ in two numeric axes"):
         heatmap.draw(results, None, None, "probe.test.accuracy")
 

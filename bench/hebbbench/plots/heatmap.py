@@ -34,7 +34,8 @@ def draw(results: Sequence[Result], x: str | None, y: str | None, metric: str) -
         for name in sorted({name for result in results for name in result.axes})
         if len({result.axes.get(name) for result in results}) > 1
     ]
-    x, y = x or next((n for n in varying if n != y), None), y or next((n for n in varying if n != x), None)
+    x = x or next((name for name in varying if name != y), None)
+    y = y or next((name for name in varying if name != x), None)
     if x is None or y is None or x == y or set(varying) - {x, y} or len({r.rule.name for r in results}) > 1:
         raise ResultError(
             "a heat map needs results of one rule that differ in two numeric axes. These differ in: "
