@@ -19,6 +19,7 @@ class Transformer(nn.Module):
         size: of an embedding, and of the feed-forward blocks.
         layers, heads: of the encoder; layer norms follow the sub-layers, the feed-forward blocks have relu.
         widths: units of each hidden layer of the perceptron, with tanh.
+        biases: in every layer of the perceptron, or in none; the encoder has them.
     """
 
     layout: ClassVar[Literal["tokens"]] = "tokens"
@@ -32,6 +33,7 @@ class Transformer(nn.Module):
         layers: int = 2,
         heads: int = 4,
         widths: tuple[int, ...] = (128, 128),
+        biases: Literal["all", "none"] = "none",
     ) -> None:
         super().__init__()
         modules: OrderedDict[str, nn.Module] = OrderedDict(embed=Embedding(vocabulary, input_shape[0], size))
@@ -40,11 +42,11 @@ class Transformer(nn.Module):
         modules["pool"] = Mean()
         features = size
         for i, units in enumerate(widths, start=1):
-            modules[f"fc{i}"] = nn.Linear(features, units)
+            modules[f"fc{i}"] = nn.Linear(features, units, bias=biases == "all")
             modules[f"act{i}"] = nn.Tanh()
             features = units
         self.body = nn.Sequential(modules)
-        self.head = nn.Sequential(OrderedDict(linear=nn.Linear(features, classes)))
+        self.head = nn.Sequential(OrderedDict(linear=nn.Linear(features, classes, bias=biases == "all")))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(self.body(x))

@@ -267,7 +267,8 @@ def test_the_student_transformer_is_a_network_of_the_teachers_kind():
     def fill(layer: Any) -> None:
         bound = 1 / math.sqrt(layer.in_features)
         layer.weight.copy_(torch.tensor(again.uniform(-bound, bound, tuple(layer.weight.shape))))
-        layer.bias.copy_(torch.tensor(again.uniform(-bound, bound, tuple(layer.bias.shape))))
+        if layer.bias is not None:
+            layer.bias.copy_(torch.tensor(again.uniform(-bound, bound, tuple(layer.bias.shape))))
 
     with torch.no_grad():
         model.body.embed.table.weight.copy_(torch.tensor(again.standard_normal((16, 32))))

@@ -1,9 +1,10 @@
 """Regression on what a random teacher answers: the student has the teacher's architecture and other weights.
 
 Koplow, Poggio & Ziyin, "Emergence of Hebbian Dynamics in Regularized Non-Local Learners", Appendix B.4. Left open there
-and chosen here: inputs are standard normal; weights and biases are uniform on ±1/√fan_in, as PyTorch draws linear
-layers; the teachers have biases; attention heads have 8 dimensions, layer norms follow their sub-layers, a fixed
-sinusoid marks positions, and token embeddings are standard normal.
+and chosen here: inputs are standard normal; weights are uniform on ±1/√fan_in, as PyTorch draws linear layers, and so
+are an encoder's biases; a perceptron has none, as students have none but those of direct feedback alignment; attention
+heads have 8 dimensions, layer norms follow their sub-layers, a fixed sinusoid marks positions, and token embeddings are
+standard normal.
 
 The samples are part of the benchmark, so they must come out alike everywhere. They are computed in float64 from NumPy's
 legacy generator, whose stream is frozen, and rounded to multiples of 2⁻¹⁶, far above the rounding errors in which
@@ -66,14 +67,21 @@ def _chain(maps: list[Map]) -> Map:
 
 
 def _linear(inputs: int, outputs: int, draws: np.random.RandomState) -> Map:
-    """A random linear layer on rows: (…, inputs) → (…, outputs)."""
+    """A random linear layer without biases on rows: (…, inputs) → (…, outputs)."""
     bound = 1 / math.sqrt(inputs)
-    weight, bias = draws.uniform(-bound, bound, (outputs, inputs)), draws.uniform(-bound, bound, outputs)
-    return lambda x: np.asarray(x @ weight.T + bias)
+    weight = draws.uniform(-bound, bound, (outputs, inputs))
+    return lambda x: np.asarray(x @ weight.T)
+
+
+def _affine(inputs: int, outputs: int, draws: np.random.RandomState) -> Map:
+    """A random linear layer with biases on rows: (…, inputs) → (…, outputs)."""
+    linear, bound = _linear(inputs, outputs, draws), 1 / math.sqrt(inputs)
+    bias = draws.uniform(-bound, bound, outputs)
+    return lambda x: np.asarray(linear(x) + bias)
 
 
 def _perceptron(widths: list[int], draws: np.random.RandomState) -> Map:
-    """tanh between the layers, none behind the last; (N, widths[0]) → (N, widths[-1])."""
+    """Layers without biases, tanh between them, none behind the last; (N, widths[0]) → (N, widths[-1])."""
     maps: list[Map] = []
     for inputs, outputs in pairwise(widths):
         maps += [_linear(inputs, outputs, draws), np.tanh]
@@ -85,9 +93,9 @@ def _encoder(size: int, draws: np.random.RandomState) -> Map:
     table = draws.standard_normal((VOCABULARY, size))
     layers = [
         (
-            _linear(size, 3 * size, draws),
-            _linear(size, size, draws),
-            _chain([_linear(size, size, draws), lambda x: np.maximum(x, 0), _linear(size, size, draws)]),
+            _affine(size, 3 * size, draws),
+            _affine(size, size, draws),
+            _chain([_affine(size, size, draws), lambda x: np.maximum(x, 0), _affine(size, size, draws)]),
         )
         for _ in range(LAYERS)
     ]
