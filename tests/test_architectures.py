@@ -15,7 +15,7 @@ from hebbbench.architectures.deephebb import Triangle
 from hebbbench.data import dataset_spec
 from hebbbench.errors import ProtocolError, UnknownNameError
 from hebbbench.plasticity.select import select
-from hebbbench.training.learner import build_model
+from hebbbench.training.network import build_model
 
 CIFAR = (3, 32, 32)
 NAMES = registry.architecture_names()

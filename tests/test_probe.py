@@ -13,7 +13,8 @@ from hebbbench.protocol import Probe
 from hebbbench.training import course
 from hebbbench.training import features as extraction
 from hebbbench.training.features import STATISTICS_BATCH, estimate_statistics, extract, statistics_kept
-from hebbbench.training.learner import Learner, batch_norms
+from hebbbench.training.learner import Learner
+from hebbbench.training.network import batch_norms
 from hebbbench.training.probe import Labelled, LinearProbe, drop, fit, hits, standardise
 
 CPU = torch.device("cpu")

@@ -19,7 +19,7 @@ from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol, load_protocol
 from hebbbench.recipe import Recipe, RecipeFile, load_recipes, resolve
 from hebbbench.training import optimise
-from hebbbench.training.learner import build_model
+from hebbbench.training.network import build_model
 from hebbbench.validation import canonical_json, read_yaml, validate
 
 VALID: dict[str, Any] = {

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from benchmarks.steps import SHAPE
 from benchmarks.timing import Case
 from hebbbench import registry
-from hebbbench.training.learner import build_model
+from hebbbench.training.network import build_model
 from hebbbench.training.probe import Labelled, LinearProbe
 
 

@@ -10,7 +10,8 @@ from benchmarks.timing import Case
 from hebbbench import decay, hebb, registry, soft_wta
 from hebbbench.cell import cells
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
-from hebbbench.training.learner import Learner, build_model
+from hebbbench.training.learner import Learner
+from hebbbench.training.network import build_model
 from hebbbench.training.work import count
 
 SHAPE = (32, 32, 3)

@@ -17,7 +17,7 @@ from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import resolve
 from hebbbench.report import table
-from hebbbench.training.learner import build_model
+from hebbbench.training.network import build_model
 
 
 def protocol_page(protocol: Protocol) -> str:

@@ -13,7 +13,7 @@ from hebbbench.plasticity.rule import per_layer
 from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
 from hebbbench.training import optimise
-from hebbbench.training.learner import build_model
+from hebbbench.training.network import build_model
 
 
 def resolve_all(subject: Subject) -> str:

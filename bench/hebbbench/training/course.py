@@ -6,7 +6,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -15,54 +15,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.data import Dataset, EncodedSplit, Split, dataset_spec, split_indices
 from hebbbench.data.batches import Batches, Pairs
 from hebbbench.data.decoding import Decoded, ahead
 from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
-from hebbbench.plasticity.signals import weight_rows
 from hebbbench.progress import Reporter
 from hebbbench.protocol import Alignment, Probe
 from hebbbench.record import schema
-from hebbbench.record.environment import describe
 from hebbbench.rng import generator
 from hebbbench.training.alignment import AlignmentMeter, full_data, short
 from hebbbench.training.checkpoint import Checkpoint
-from hebbbench.training.device import peak_memory, reset_peak_memory
+from hebbbench.training.device import reset_peak_memory
 from hebbbench.training.features import estimate_statistics, extract, statistics_kept
 from hebbbench.training.interrupt import StopRequest, TimeLimit, stop_requests
-from hebbbench.training.learner import Learner, architecture_layout, build_model, objective
-from hebbbench.training.loop import Diverged, Loop, State, batches_per_epoch, restore, stages
+from hebbbench.training.learner import Learner, objective
+from hebbbench.training.loop import Diverged, Loop, batches_per_epoch, restore, stages
+from hebbbench.training.measured import Measured, describe_model
+from hebbbench.training.network import architecture_layout, build_model
 from hebbbench.training.observer import Observer
 from hebbbench.training.probe import MANY_CLASSES, Labelled, LinearProbe, fit, hits, standardise
 from hebbbench.training.published import PublishedReadout
 from hebbbench.training.witness import Witness
-from hebbbench.training.work import Work, ceiling, count
+from hebbbench.training.work import count
 
 PROBED_STEPS = 2
 """Steps run twice, before training, to see whether this machine repeats its bits."""
-
-
-@dataclass
-class Measured:
-    """What a cell has to show so far; a cell that fails half way still reports this much."""
-
-    model: schema.Model | None = None
-    metrics: dict[str, schema.Metric] = field(default_factory=dict)
-    probe_curve: list[tuple[float, float]] = field(default_factory=list)
-    weights: str | None = None
-    determinism: bool | None = None
-    work: Work | None = None
-    observer: Observer | None = None
-    state: State = field(default_factory=State)
-    phase: str = "setup"
-
-    def accuracy(self, name: str, value: float, epoch: int) -> None:
-        self.metrics[f"{name}.accuracy"] = schema.Metric(value=value, split=name.rpartition(".")[2], epoch=epoch)  # type: ignore[arg-type]
-
-    def top5(self, name: str, value: float, epoch: int) -> None:
-        self.metrics[f"{name}.top5_accuracy"] = schema.Metric(value=value, split="test", epoch=epoch)
 
 
 class Course:
@@ -400,18 +378,6 @@ class Course:
             digests.add(learner.digest())
         return len(digests) == 1
 
-    def _work(self) -> schema.Work | None:
-        counted, state = self.measured.work, self.measured.state
-        if counted is None or not counted.step:
-            return None
-        precision = torch.bfloat16 if self.cell.work.precision == "bfloat16" else torch.float32
-        return schema.Work(
-            forward_flops=counted.forward,
-            step_flops=counted.step,
-            achieved_flops_per_second=counted.step * state.step / state.seconds if state.seconds else None,
-            ceiling_flops_per_second=ceiling(self.device, precision),
-        )
-
     def record(
         self,
         identity: str,
@@ -420,69 +386,14 @@ class Course:
         stop: schema.Stop | None,
         started: datetime,
     ) -> schema.Result:
-        cell, measured, state = self.cell, self.measured, self.measured.state
-        points = dict(state.curves)
-        trained = state.seconds
-        if measured.observer is not None:
-            points |= measured.observer.curves
-            trained = max(0.0, trained - measured.observer.training_seconds)
-            self.reporter.say(f"  diagnostics took {measured.observer.seconds:.1f} s of {state.wall:.1f} s")
-        if measured.probe_curve:
-            points["probe.validation.accuracy"] = measured.probe_curve
-        curves = {name: [[float(x), y] for x, y in pairs] for name, pairs in points.items()}
-        return schema.Result(
-            cell=identity,
-            protocol=schema.ProtocolRef(
-                name=cell.protocol.name, version=cell.protocol.version, hash=cell.protocol.hash
-            ),
-            axes=cell.axes,
-            rule=schema.RuleRef(
-                name=cell.rule_name, source_hash=cell.source_hash, signals=list(registry.rule(cell.rule).signals)
-            ),
-            recipe=cell.recipe,
-            seed=cell.seed,
-            data=schema.DataRef(
-                dataset=self.dataset.name,
-                identity=self.dataset.identity,
-                pinned=self.dataset.pinned,
-                samples=schema.Samples(
-                    train=len(self.train_indices),
-                    validation=len(self.validation_indices),
-                    test=dataset_spec(self.dataset.name).counts["test"],
-                ),
-            ),
-            model=measured.model,
-            status=status,
-            reason=reason,
-            stop=stop,
-            metrics=measured.metrics,
-            curves=curves,
-            weights=measured.weights,
-            cost=schema.Cost(
-                wall_seconds=state.wall,
-                train_seconds=trained,
-                probe_seconds=state.probe_seconds,
-                step_seconds=trained / state.step if state.step else None,
-                images_per_second=state.samples / trained if trained else None,
-                peak_memory_bytes=peak_memory(self.device),
-                steps=state.step,
-                samples_seen=state.samples,
-                resumed=state.resumed,
-            ),
-            work=self._work(),
-            environment=describe(str(self.device), measured.determinism),
-            started=started.isoformat(timespec="seconds"),
-            finished=datetime.now(UTC).isoformat(timespec="seconds"),
+        """The result, with what has been measured so far."""
+        observer = self.measured.observer
+        if observer is not None:
+            self.reporter.say(f"  diagnostics took {observer.seconds:.1f} s of {self.measured.state.wall:.1f} s")
+        samples = len(self.train_indices), len(self.validation_indices)
+        return self.measured.result(
+            self.cell, self.dataset, samples, self.device, identity, status, reason, stop, started
         )
-
-
-def describe_model(learner: Learner) -> schema.Model:
-    """Parameter count and plastic layers of what is trained."""
-    layers = [(layer.name, weight_rows(layer.module.weight.detach()).shape) for layer in learner.plasticity.layers]
-    return schema.Model(
-        parameters=sum(parameter.numel() for parameter in learner.model.parameters()),
-        plastic=[schema.PlasticLayer(name=name, units=shape[0], fan_in=shape[1]) for name, shape in layers],
-    )
 
 
 def _line(error: BaseException) -> str:

@@ -14,7 +14,8 @@ from hebbbench.data.batches import Batches
 from hebbbench.data.decoding import ahead
 from hebbbench.progress import Reporter
 from hebbbench.rng import generator
-from hebbbench.training.learner import Learner, batch_norms
+from hebbbench.training.learner import Learner
+from hebbbench.training.network import batch_norms
 
 EXTRACT_BATCH = 256
 STATISTICS_BATCH = 500

@@ -18,11 +18,12 @@ from hebbbench.progress import Reporter
 from hebbbench.record import schema
 from hebbbench.rng import generator
 from hebbbench.training.alignment import AlignmentMeter
-from hebbbench.training.course import Course, describe_model
+from hebbbench.training.course import Course
 from hebbbench.training.ensemble import Ensemble, stackable
 from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import EXPLODED, Learner
 from hebbbench.training.loop import CHECK_EVERY, Diverged, batches_per_epoch
+from hebbbench.training.measured import describe_model
 from hebbbench.training.optimise import annealing
 from hebbbench.validation import canonical_json
 

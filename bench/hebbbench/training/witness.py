@@ -11,7 +11,8 @@ from hebbbench.metrics.direction import cosine, sign_agreement
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.plasticity.terms import hebb
 from hebbbench.rng import derive
-from hebbbench.training.learner import Learner, Network, objective
+from hebbbench.training.learner import Learner, objective
+from hebbbench.training.network import Network
 
 
 class Witness:

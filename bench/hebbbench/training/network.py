@@ -1,0 +1,119 @@
+"""Building the network that a cell trains: its layers, how its plastic weights start, and where it normalises."""
+
+from __future__ import annotations
+
+import inspect
+import math
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import nn
+
+from hebbbench import registry
+from hebbbench.data.batches import Layout
+from hebbbench.errors import ProtocolError, suggestion
+from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.signals import weight_rows
+from hebbbench.protocol import Init
+from hebbbench.rng import generator
+
+Network = Any
+"""An `nn.Module` with a `body`, a `head` and a `layout` (see architectures/); torch types no such thing."""
+
+
+def architecture_layout(name: str) -> Layout:
+    """Whether an architecture takes images (N, C, H, W) or flat rows (N, features)."""
+    kind: Network = registry.architecture(name)
+    layout: Layout = kind.layout
+    return layout
+
+
+def build_model(
+    name: str, options: dict[str, object], shape: tuple[int, int, int], classes: int, *, outline: bool = False
+) -> Network:
+    """The architecture of that name for images (height, width, channels).
+
+    Args:
+        outline: build it on torch's meta device, where tensors have shapes and no values: at no cost, whatever its
+            size.
+
+    Raises:
+        ProtocolError: an option does not exist, or the network cannot be built with these.
+    """
+    kind = registry.architecture(name)
+    known = [key for key in inspect.signature(kind).parameters if key not in ("input_shape", "classes")]
+    for option in options:
+        if option not in known:
+            raise ProtocolError(f"architecture '{name}' has no option '{option}'. {suggestion(option, known)}")
+    height, width, channels = shape
+    try:
+        with torch.device("meta") if outline else nullcontext():
+            return kind(input_shape=(channels, height, width), classes=classes, **options)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ProtocolError(
+            f"architecture '{name}' cannot be built with {options} for {height}×{width}×{channels} images: {error}"
+        ) from error
+
+
+def initialise(weights: list[nn.Parameter], init: Init, seed: int) -> None:
+    """Draw the plastic weights anew, unless the architecture's own draw stands. Laws: see `Init`."""
+    if init.radius is None:
+        return
+    for index, weight in enumerate(weights):
+        fan_in = weight_rows(weight.detach()).shape[1]
+        source = generator(seed, "plastic initialisation", index)
+        with torch.no_grad():
+            if init.law == "normal":
+                weight.normal_(0, init.radius / math.sqrt(fan_in), generator=source)
+            else:
+                weight.uniform_(0, math.sqrt(3 * init.radius**2 / fan_in), generator=source)
+
+
+def drops(model: nn.Module) -> bool:
+    """Whether the model draws random numbers while it trains: dropout of activities, or of whole branches (timm's)."""
+    return any(
+        (isinstance(module, nn.Dropout) and module.p > 0) or getattr(module, "drop_prob", None)
+        for module in model.modules()
+    )
+
+
+def batch_norms(model: nn.Module) -> list[nn.Module]:
+    """The model's batch-norm layers, the only ones with running statistics."""
+    return [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+
+
+def normalisations_before(
+    model: Network, plasticity: Plasticity, shape: tuple[int, int, int], device: torch.device
+) -> list[tuple[nn.Module, int]]:
+    """Each batch norm with the index of the plastic layer it stands before (the number of layers if behind all).
+
+    Found by running a blank image once in inference mode and watching the order of the calls.
+    """
+    norms = batch_norms(model)
+    plastic = [layer.module for layer in plasticity.layers]
+    passed = 0
+    before: dict[int, int] = {}
+
+    def note(module: nn.Module, _inputs: object) -> None:
+        nonlocal passed
+        if any(module is layer for layer in plastic):
+            passed += 1
+        else:
+            before.setdefault(id(module), passed)
+
+    handles = [module.register_forward_pre_hook(note) for module in (*norms, *plastic)]
+    height, width, channels = shape
+    blank = torch.zeros(1, channels, height, width, device=device)
+    model.eval()
+    with torch.no_grad():
+        model(
+            blank
+            if model.layout == "image"
+            else blank.flatten(1).long()
+            if model.layout == "tokens"
+            else blank.flatten(1)
+        )
+    for handle in handles:
+        handle.remove()
+    return [(norm, before.get(id(norm), len(plastic))) for norm in norms]
