@@ -26,13 +26,19 @@ def resolve_all(subject: Subject) -> str:
     for name in named:
         if name not in known:
             raise Failed(f"a recipe is for '{name}', which is no protocol. Protocols: {', '.join(known)}.")
-    concerned = known if "default" in recipes else named
+    protocols = {name: registry.protocol(name) for name in (known if "default" in recipes else named)}
+    concerned = [name for name, protocol in protocols.items() if name in named or _meant(subject, protocol)]
     for name in concerned:
         try:
-            _resolve(subject, registry.protocol(name))
+            _resolve(subject, protocols[name])
         except HebbBenchError as error:
             raise Failed(f"under protocol '{name}': {error}") from error
     return f"{len(recipes)} recipes, {len(concerned)} protocols"
+
+
+def _meant(subject: Subject, protocol: Protocol) -> bool:
+    """Whether a protocol is open to the rule: it names no rules, or this one."""
+    return not protocol.rules or subject.path.stem in protocol.rules
 
 
 def _resolve(subject: Subject, protocol: Protocol) -> None:
