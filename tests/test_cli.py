@@ -431,8 +431,9 @@ def test_every_protocol_can_be_shown(call, name):
     protocol = registry.protocol(name)
     assert protocol.hash in out
     assert re.search(r"^body\.\w+ .* (plastic|both)$", out, flags=re.MULTILINE)
-    assert all(f"{100 * item.value:.2f} %" in out for item in protocol.published)
-    assert set(registry.rule_names()) <= {line.split(" ")[0] for line in out.splitlines()}
+    figure = "{:.2f}" if protocol.alignment else "{:.2%}"
+    assert all(figure.format(item.value).replace("%", " %") in out for item in protocol.published)
+    assert set(protocol.rules or registry.rule_names()) <= {line.split(" ")[0] for line in out.splitlines()}
 
 
 def test_a_rule_in_a_file_can_be_shown(lab, call):

@@ -43,9 +43,14 @@ def protocol_page(protocol: Protocol) -> str:
     lines += [f"axis      {name}: {axis.path} in {axis.values}" for name, axis in protocol.axes.items()]
     lines += ["", "Network", "", _network(protocol), "", "Recipes", "", _recipes(protocol)]
     if protocol.published:
-        rows = [(item.rule, f"{100 * item.value:.2f} %", item.source, item.note) for item in protocol.published]
-        lines += ["", "Published (never ranked)", "", table(rows, ["rule", "accuracy", "source", "note"])]
+        rows = [(item.rule, _figure(protocol, item.value), item.source, item.note) for item in protocol.published]
+        lines += ["", "Published (never ranked)", "", table(rows, ["rule", "figure", "source", "note"])]
     return "\n".join(lines)
+
+
+def _figure(protocol: Protocol, value: float) -> str:
+    """An accuracy in percent; an alignment, which lies between −1 and 1, as it is."""
+    return f"{value:.2f}" if protocol.alignment is not None else f"{100 * value:.2f} %"
 
 
 def _network(protocol: Protocol) -> str:
@@ -63,7 +68,8 @@ def _network(protocol: Protocol) -> str:
     sizes: dict[str, str] = {}
     for name, module in parts.items():
         module.register_forward_hook(lambda _module, _inputs, y, name=name: sizes.update({name: _size(y)}))
-    x = torch.zeros(1, channels, height, width, device="meta")
+    kind = torch.int64 if model.layout == "tokens" else torch.float32
+    x = torch.zeros(1, channels, height, width, device="meta", dtype=kind)
     with torch.no_grad():
         model.eval()(x if model.layout == "image" else x.flatten(1))
     rows: list[tuple[object, ...]] = []
@@ -85,7 +91,7 @@ def _size(output: object) -> str:
 def _recipes(protocol: Protocol) -> str:
     point = protocol.at({name: axis.values[0] for name, axis in protocol.axes.items()})
     rows = []
-    for name in registry.rule_names():
+    for name in protocol.rules or registry.rule_names():
         resolved = resolve(point, registry.recipe(name, protocol.name), name)
         training = resolved.training
         cost = f", {resolved.search.trials} trials" if resolved.search else ""
