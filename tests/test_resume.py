@@ -138,17 +138,32 @@ def test_stopped_in_the_probe_a_cell_goes_on_there(lab, epoch):
 def test_stopped_again_and_again_a_cell_still_gives_the_same_bits_and_counts_its_parts(lab):
     cell = lab.cell("bp", **MOMENTUM)
     whole = lab.run(cell)
-    stops = 0
+    stops, patience = 0, 2
     while True:
         try:
-            result = lab.run(cell, At(2, ctrl_c))
+            result = lab.run(cell, At(patience, ctrl_c))
             break
-        except RunInterrupted:
+        except RunInterrupted as stop:
             stops += 1
+            # Only whole steps and epochs are kept: whoever always stops while features are extracted never gets on.
+            patience = patience + 1 if "give it longer" in str(stop) else 2
+            assert stops < 100
     assert stops > 5
     assert result.cost.resumed == stops
     assert (result.cost.steps, result.cost.samples_seen) == (whole.cost.steps, whole.cost.samples_seen)
     assert result.measurement() == whole.measurement()
+
+
+def test_a_stop_that_gained_nothing_says_so(lab):
+    cell = lab.cell("bp", **MOMENTUM)
+    with pytest.raises(RunInterrupted) as first:
+        lab.run(cell, At(1, ctrl_c, "extracting features"))
+    assert "give it longer" not in str(first.value)  # training was kept
+    with pytest.raises(RunInterrupted, match="after probe epoch 0 of 3, where it began: features are extracted anew"):
+        lab.run(cell, At(1, ctrl_c, "extracting features"))
+    with pytest.raises(RunInterrupted) as third:
+        lab.run(cell, At(2, ctrl_c, "linear probe"))
+    assert "give it longer" not in str(third.value)  # a probe's epoch was kept
 
 
 def test_a_resumed_cells_cost_adds_up_its_parts(lab):

@@ -204,12 +204,13 @@ class Course:
         # The trained state, before statistics are re-estimated: what a checkpoint must hold.
         held: dict[str, Any] = {"learner": copy.deepcopy(learner.state_dict()), "probe": None, "published": None}
         held |= {name: saved[name] for name in ("probe", "published") if saved is not None and saved.get(name)}
+        resumed_at = None if saved is None else (saved["state"]["step"], held["probe"], held["published"])
 
         def pause(more: bool = False) -> None:
             """Stop here if asked; write a checkpoint now and then, if there is `more` to hold than in the last one."""
             if request.asked() or (more and self.checkpoint.due()):
                 measured.state.probe_seconds = earlier + time.perf_counter() - began
-                self._save(held, spec.epochs, request)
+                self._save(held, spec.epochs, request, resumed_at)
 
         pause(more=True)
         if learner.end_to_end and len(self.validation_indices):
@@ -257,12 +258,19 @@ class Course:
                 measured.top5("end_to_end.test", self._accuracy(learner, test, everything, pause, 5), epochs)
         measured.state.probe_seconds = earlier + time.perf_counter() - began
 
-    def _save(self, held: dict[str, Any], epochs: int, request: StopRequest) -> None:
+    def _save(
+        self, held: dict[str, Any], epochs: int, request: StopRequest, resumed_at: tuple[int, Any, Any] | None
+    ) -> None:
         done = held["probe"]["epoch"] if held["probe"] is not None else 0
-        self.measured.state.tick()
-        self.checkpoint.save({"state": asdict(self.measured.state), **held})
+        state = self.measured.state
+        state.tick()
+        self.checkpoint.save({"state": asdict(state), **held})
         if request.asked():
-            raise request.stopped(f"after probe epoch {done} of {epochs}")
+            where = f"after probe epoch {done} of {epochs}"
+            if resumed_at is not None and resumed_at[0] == state.step:
+                if resumed_at[1] is held["probe"] and resumed_at[2] is held["published"]:
+                    where += ", where it began: features are extracted anew each time, so give it longer"
+            raise request.stopped(where)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, tuple[int, int, int]]]:
         """What `record.tensors` keeps of a trained cell, and the image shape of each layer that looks at one."""
