@@ -204,7 +204,7 @@ class Course:
         # The trained state, before statistics are re-estimated: what a checkpoint must hold.
         held: dict[str, Any] = {"learner": copy.deepcopy(learner.state_dict()), "probe": None, "published": None}
         held |= {name: saved[name] for name in ("probe", "published") if saved is not None and saved.get(name)}
-        resumed_at = None if saved is None else (saved["state"]["step"], held["probe"], held["published"])
+        resumed_at = None if saved is None else _kept(saved["state"]["step"], held)
 
         def pause(more: bool = False) -> None:
             """Stop here if asked; write a checkpoint now and then, if there is `more` to hold than in the last one."""
@@ -259,7 +259,7 @@ class Course:
         measured.state.probe_seconds = earlier + time.perf_counter() - began
 
     def _save(
-        self, held: dict[str, Any], epochs: int, request: StopRequest, resumed_at: tuple[int, Any, Any] | None
+        self, held: dict[str, Any], epochs: int, request: StopRequest, resumed_at: tuple[int, int, int] | None
     ) -> None:
         done = held["probe"]["epoch"] if held["probe"] is not None else 0
         state = self.measured.state
@@ -267,9 +267,8 @@ class Course:
         self.checkpoint.save({"state": asdict(state), **held})
         if request.asked():
             where = f"after probe epoch {done} of {epochs}"
-            if resumed_at is not None and resumed_at[0] == state.step:
-                if resumed_at[1] is held["probe"] and resumed_at[2] is held["published"]:
-                    where += ", where it began: features are extracted anew each time, so give it longer"
+            if resumed_at == _kept(state.step, held):
+                where += ", where it began: features are extracted anew each time, so give it longer"
             raise request.stopped(where)
 
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, tuple[int, int, int]]]:
@@ -402,6 +401,12 @@ class Course:
         return self.measured.result(
             self.cell, self.dataset, samples, self.device, identity, status, reason, stop, started
         )
+
+
+def _kept(step: int, held: dict[str, Any]) -> tuple[int, int, int]:
+    """How far a checkpoint has come: training steps, epochs of the probe, epochs of the published read-out."""
+    probe, published = held["probe"], held["published"]
+    return step, 0 if probe is None else probe["epoch"], 0 if published is None else len(published["epochs"])
 
 
 def _line(error: BaseException) -> str:
