@@ -284,6 +284,22 @@ def reference_hwta_bcm(
     return _tensor(over_largest(_bcm(y, x, threshold_rate, threshold)))
 
 
+def reference_hwta_bcm_published(
+    x_patches: Tensor, weight: Tensor, channels: int, threshold_rate: float, threshold: list[float] | None = None
+) -> Tensor:
+    """As HWTA-BCM, but each position's share of a unit's weights is divided by its own length."""
+    x, w = _floats(x_patches), _floats(weight)
+    for unit in w:
+        for start in range(0, len(unit), channels):
+            length = math.sqrt(sum(value**2 for value in unit[start : start + channels]))
+            unit[start : start + channels] = [value / length for value in unit[start : start + channels]]
+    y = []
+    for row, patch in zip(potentials(x, w), x, strict=True):
+        length = math.sqrt(sum(value**2 for value in patch))
+        y.append([value / length if k == ranking(row)[0] else 0.0 for k, value in enumerate(row)])
+    return _tensor(over_largest(_bcm(y, x, threshold_rate, threshold)))
+
+
 def _bcm(y: Rows, x: Rows, rate: float, threshold: list[float] | None) -> Rows:
     theta = list(threshold or [1.0] * len(y[0]))
     for k in range(len(theta)):

@@ -32,12 +32,21 @@ class Pre(Protocol):
         ...
 
     @property
+    def channels(self) -> int:
+        """How many neighbouring columns are the channels of one position of the kernel; `in` for a linear layer."""
+        ...
+
+    @property
     def squared_norm(self) -> Tensor:
         """‖x‖² of each row, (B,). For a convolution a sum over windows of x², which copies no patch."""
         ...
 
     def outer(self, a: Tensor) -> Tensor:
         """⟨a xᵀ⟩, the mean over B of the outer product of `a` (B, out) with x, shape (out, in)."""
+        ...
+
+    def potential(self, weight: Tensor) -> Tensor:
+        """w x, (B, out), for weights (out, in) other than the layer's own, whose potential is `post`."""
         ...
 
 
@@ -62,11 +71,18 @@ class LinearPre:
         return self._x.shape[0]
 
     @property
+    def channels(self) -> int:
+        return self._x.shape[1]
+
+    @property
     def squared_norm(self) -> Tensor:
         return self.rows.square().sum(1)
 
     def outer(self, a: Tensor) -> Tensor:
         return (a.T.to(self._x.dtype) @ self._x).to(a.dtype).div_(self.count)
+
+    def potential(self, weight: Tensor) -> Tensor:
+        return (self._x @ weight.to(self._x.dtype).T).to(self._dtype)
 
 
 class ConvPre:
@@ -106,6 +122,10 @@ class ConvPre:
         return patches.permute(0, 3, 2, 1).reshape(self.count, -1).to(layer.weight.dtype)
 
     @property
+    def channels(self) -> int:
+        return self._x.shape[1]
+
+    @property
     def squared_norm(self) -> Tensor:
         x, padding = self._padded()
         layer = self._layer
@@ -123,6 +143,13 @@ class ConvPre:
             x, layer.weight.shape, upstream, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation)
         )
         return weight_rows(gradient).to(a.dtype).div_(self.count)
+
+    def potential(self, weight: Tensor) -> Tensor:
+        x, padding = self._padded()
+        layer = self._layer
+        kernel = weight_like(weight, layer.weight).to(x.dtype)
+        output = F.conv2d(x, kernel, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation))
+        return output.permute(0, 2, 3, 1).reshape(self.count, -1).to(layer.weight.dtype)
 
 
 def weight_rows(weight: Tensor) -> Tensor:
