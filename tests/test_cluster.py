@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,15 @@ def slurm(tmp_path_factory, monkeypatch) -> Iterator[Path]:
             pid = root / f"{name}.pid"
             if pid.exists():
                 os.kill(int(pid.read_text()), 15)
+        kill_what_is_left(root)
+
+
+def kill_what_is_left(root: Path) -> None:
+    """A killed job's `srun` waits for ever once its Slurm is gone."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"SLURM_CONF={root}/".encode() in (process / "environ").read_bytes():
+                os.kill(int(process.name), signal.SIGKILL)
 
 
 def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
