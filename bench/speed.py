@@ -5,10 +5,10 @@
 Prints the machine's own matrix rates; the seconds to the first result of the quick start; the step of each rule as a
 ratio to `bp` on DeepHebb and FastHebb, in float32 and with products in bfloat16, beside the work counted in forward
 passes and what that promises; backprop against a plain PyTorch loop of the same network; the probe on cached features
-against one that runs the body; the input pipeline against a DataLoader; and small networks trained
-together against a loop over them. The cases of a comparison take turns
-within each round, the order turned round in every other one; a ratio is the median over rounds. `bp again` is the
-control: its distance from 1 is the noise. The script refuses to report when other processes hold the cores.
+against one that runs the body; the input pipeline against a DataLoader; image files decoded on one core; and small
+networks trained together against a loop over them. The cases of a comparison take turns within each round, the order
+turned round in every other one; a ratio is the median over rounds. `bp again` is the control: its distance from 1 is
+the noise. The script refuses to report when other processes hold the cores.
 
 Work counts passes over the layers: backprop 3 (forward, gradient of the weights, gradient of the activity), GHL 4 (one
 outer product more), a local rule 2. No gradient of the image is needed, so on DeepHebb exactly 2.98, 3.98 and 2.00.
@@ -97,6 +97,7 @@ def main() -> int:
     times = take_turns(read_out.cases(x, labels), arguments.rounds, wait)
     report["probe"] = {name: round(ratio(times, name, "cached"), 1) for name in times}
     report["images_per_second"] = {name: round(rate) for name, rate in pipeline.pipeline(device, wait).items()}
+    report["files_per_second_a_core"] = {name: round(rate) for name, rate in pipeline.decode_rates().items()}
     loader = pipeline.loader_rate()
     report["data_loader_images_per_second"] = None if loader is None else round(loader)
     report["together"] = {batch: round(factor, 2) for batch, factor in together.speed_ups(arguments.rounds).items()}
@@ -135,6 +136,8 @@ def tail(report: dict[str, Any]) -> str:
     for name, rate in report["images_per_second"].items():
         beside = f", {rate / loader:.0f} times a DataLoader" if loader and name == "crop-flip" else ""
         lines.append(f"input pipeline, augmentation {name}: {rate:,} images/s{beside}")
+    files = ", ".join(f"{name} {rate}" for name, rate in report["files_per_second_a_core"].items())
+    lines.append(f"JPEG files of 500 × 375 to 224², images/s a core: {files}")
     for batch, factor in report["together"].items():
         goal = together.GOALS[batch]
         lines.append(f"ten small networks together, batch {batch}: {factor:.1f} times a loop over them (goal {goal})")

@@ -1,7 +1,8 @@
-"""Images per second of the input pipeline, against torchvision transforms in a DataLoader's workers."""
+"""Images per second of the input: of pixels on the device, against a DataLoader; of image files, for each core."""
 
 from __future__ import annotations
 
+import io
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -12,9 +13,12 @@ import torch
 from benchmarks.steps import SHAPE
 from benchmarks.timing import take_turns
 from hebbbench.data.batches import Batches
+from hebbbench.data.decoding import Decoder
+from hebbbench.data.encoded import EncodedSplit
 
 BATCH = 64
 IMAGES = 10_000
+FILES = 64
 
 
 def pipeline(device: torch.device, wait: Callable[[], None]) -> dict[str, float]:
@@ -74,3 +78,33 @@ def loader_rate(workers: int = 2) -> float | None:
 
     seconds = take_turns({"read": read}, 3, lambda: None)["read"]
     return len(images) / statistics.median(seconds)
+
+
+def decode_rates() -> dict[str, float]:
+    """Images per second of one process on one thread, from JPEG files of ImageNet's usual 500 × 375 pixels to 224².
+
+    train: a random crop, resized and mirrored. inference: resized, the middle. decoding: neither, what Pillow needs.
+    """
+    from PIL import Image
+
+    source = np.random.default_rng(0)
+    files = []
+    for _ in range(FILES):
+        coarse = Image.fromarray(source.integers(0, 256, (24, 32, 3), dtype=np.uint8))
+        written = io.BytesIO()
+        coarse.resize((500, 375), Image.Resampling.BICUBIC).save(written, "JPEG", quality=95)
+        files.append(written.getvalue())
+    length = np.array([len(file) for file in files])
+    stream = np.frombuffer(b"".join(files), dtype=np.uint8)
+    split = EncodedSplit(stream, np.cumsum(length) - length, length, np.zeros(FILES, dtype=np.int64), "benchmark")
+    decoder, samples = Decoder(split, 224), list(range(FILES))
+    cases = {
+        "train": lambda: decoder[samples, samples],
+        "inference": lambda: decoder[samples, None],
+        "decoding": lambda: [split.image(sample) for sample in samples],
+    }
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    times = take_turns(cases, 3, lambda: None)
+    torch.set_num_threads(threads)
+    return {name: FILES / statistics.median(seconds) for name, seconds in times.items()}
