@@ -107,6 +107,13 @@ def reference_oja(x_patches: Tensor, weight: Tensor) -> Tensor:
     return _tensor(forgetful_hebb(u, u, x, w)) / len(x)
 
 
+def reference_oja_post(x_patches: Tensor, weight: Tensor, activity: str) -> Tensor:
+    """Δw_k = mean over rows of y_k (x − y_k w_k), y the activity."""
+    x, w = _floats(x_patches), _floats(weight)
+    y = fired(potentials(x, w), activity)
+    return _tensor(forgetful_hebb(y, y, x, w)) / len(x)
+
+
 def reference_softhebb(
     x_patches: Tensor, weight: Tensor, tau: float, power: float, anti_hebbian: bool = True
 ) -> Tensor:

@@ -24,9 +24,12 @@ from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
 from hebbbench.report import summary
 from hebbbench.training import grid
+from hebbbench.training.alignment import AlignmentMeter
 from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
+from hebbbench.training.network import build_model
 from hebbbench.training.run import Settings, run_cell
+from hebbbench.training.witness import Witness
 from hebbbench.validation import validate
 
 OLD_HASHES = {
@@ -120,6 +123,7 @@ CASES = {
     "clip": ("dfa", {"optimizer": {"lr": 0.1, "clip": 0.05}, "architecture": {"biases": "all"}}, {}),
     "l1": ("bp", {"optimizer": {"lr": 0.1, "l1": 0.001}}, {}),
     "noise": ("bp", {}, {"training": {"noise": 0.01}}),
+    "sparsity": ("bp", {"optimizer": {"lr": 0.1}}, {"training": {"sparsity": 0.3}}),
     "state": ("random_nn", {"optimizer": {"lr": 0.1}}, {}),
     "vmap": ("oja", {"optimizer": {"lr": 0.001}}, {}),
     "constraint": ("hebb", {"optimizer": {"lr": 0.1}}, {}),
@@ -166,6 +170,125 @@ def test_a_network_that_diverges_leaves_the_others_of_its_chunk_alone(tmp_path):
     assert found[0].metrics["alignment.fc2"].value == pytest.approx(
         run_cell(calm, None, Settings(), Silent()).metrics["alignment.fc2"].value, abs=1e-5
     )
+
+
+# The step of gradient descent, and a read-out beside local rules
+
+
+def local(rule: str = "oja", readout: str = "trained", **changes: Any) -> Cell:
+    protocol = work(training={"readout": readout, "rest": {"lr": 0.1}}, alignment={"window": 4, "sgd": True}, **changes)
+    return cell_of(protocol, rule, optimizer={"lr": 0.01})
+
+
+def test_sgd_alignment_is_the_cosine_of_the_rules_update_with_the_negative_gradient():
+    cell = local()
+    learner = Learner(cell, (1, 1, 32), 32, torch.device("cpu"))
+    model = build_model("mlp", cell.recipe.architecture, (1, 1, 32), 32)
+    meter = learner.watch = AlignmentMeter(learner, 1, 1, 1, Witness(model, learner))
+    source = np.random.default_rng(0)
+    x, targets = source.normal(size=(6, 32)), source.normal(size=(6, 32))
+    w1, w2, w3 = (p.detach().numpy().astype(float) for p in learner.model.parameters())
+    learner.step(torch.tensor(x, dtype=torch.float32), torch.tensor(targets, dtype=torch.float32), 0, 0.0)
+    sums = [np.zeros_like(w1), np.zeros_like(w2)], [np.zeros_like(w1), np.zeros_like(w2)]
+    for one, target in zip(x, targets, strict=True):
+        u1 = w1 @ one
+        y1 = np.tanh(u1)
+        u2 = w2 @ y1
+        y2 = np.tanh(u2)
+        delta2 = w3.T @ (2 / 192 * (w3 @ y2 - target)) * (1 - y2**2)
+        delta1 = w2.T @ delta2 * (1 - y1**2)
+        for layer, (into, u, delta, w) in enumerate([(one, u1, delta1, w1), (y1, u2, delta2, w2)]):
+            sums[0][layer] -= np.outer(delta, into)
+            sums[1][layer] += np.outer(u, into) - u[:, None] ** 2 * w
+    for layer, (descent, oja) in enumerate(zip(*sums, strict=True), start=1):
+        expected = (descent * oja).sum() / np.linalg.norm(descent) / np.linalg.norm(oja)
+        assert meter.means()[f"fc{layer}.sgd"] == pytest.approx(expected, abs=1e-5)
+
+
+def test_backprop_goes_where_gradient_descent_goes():
+    protocol = work(alignment={"window": 4, "sgd": True})
+    result = run_cell(cell_of(protocol, optimizer={"lr": 0.1}), None, Settings(), Silent())
+    for name in ("fc1.sgd", "fc2.sgd", "fc2.sgd.full"):
+        assert result.metrics[f"alignment.{name}"].value == pytest.approx(1.0, abs=1e-5)
+
+
+def test_the_curve_of_sgd_alignment_ends_where_the_metric_is():
+    result = run_cell(local(), None, Settings(), Silent())
+    curve = result.curves["alignment.fc2.sgd"]
+    assert [x for x, _ in curve] == pytest.approx([0.1 * step for step in range(1, 11)])
+    assert curve[-1][1] == pytest.approx(result.metrics["alignment.fc2.sgd"].value)
+    first, second = curve[0][1], 2 * curve[1][1] - curve[0][1]
+    assert result.curves["alignment.fc2.sgd.sd"][1][1] == pytest.approx(abs(first - second) / 2)
+
+
+def test_a_meter_goes_on_from_what_it_saved():
+    def made() -> tuple[Learner, AlignmentMeter]:
+        learner = Learner(local(), (1, 1, 32), 32, torch.device("cpu"))
+        model = build_model("mlp", local().recipe.architecture, (1, 1, 32), 32)
+        meter = learner.watch = AlignmentMeter(learner, 3, 4, 1, Witness(model, learner))
+        return learner, meter
+
+    batch = torch.randn(8, 32), torch.randn(8, 32)
+    whole, meter = made()
+    for number in range(4):
+        whole.step(*batch, number, 0.0)
+    half, _ = made()
+    for number in range(2):
+        half.step(*batch, number, 0.0)
+    rest, again = made()
+    rest.load_state_dict(half.state_dict())
+    for number in range(2, 4):
+        rest.step(*batch, number, 0.0)
+    assert again.means() == meter.means()
+    assert again.curves == meter.curves
+
+
+def test_a_trained_readout_learns_beside_a_local_rule_and_does_not_touch_it():
+    found = {}
+    for readout in ("trained", "frozen"):
+        learner = Learner(local(readout=readout), (1, 1, 32), 32, torch.device("cpu"))
+        drawn = learner.model.head.linear.weight.clone()
+        source = torch.Generator().manual_seed(0)
+        for number in range(3):
+            x = torch.randn(16, 32, generator=source)
+            learner.step(x, x.tanh(), number, 0.0)
+        moved = not torch.equal(drawn, learner.model.head.linear.weight)
+        assert moved == (readout == "trained")
+        found[readout] = learner.digest()
+    assert found["trained"] == found["frozen"]
+
+
+def test_a_readout_beside_a_local_rule_is_scored():
+    result = run_cell(local(), None, Settings(), Silent())
+    assert result.metrics["end_to_end.test.loss"].value == pytest.approx(result.curves["train.loss"][-1][1], rel=0.5)
+    assert "end_to_end.test.loss" not in run_cell(local(readout="frozen"), None, Settings(), Silent()).metrics
+
+
+# A penalty on activity
+
+
+@pytest.mark.parametrize("activation", ["tanh", "linear"])
+def test_the_penalty_is_the_mean_absolute_activity_of_every_plastic_layer(activation):
+    options = {**work().architecture.options, "activation": activation}
+    protocol = work(training={"sparsity": 0.3}, architecture={"name": "mlp", "options": options})
+    learner = Learner(cell_of(protocol), (1, 1, 32), 32, torch.device("cpu"))
+    x, targets = torch.randn(8, 32), torch.randn(8, 32)
+    w1, w2, w3 = (p.detach().clone().requires_grad_() for p in learner.model.parameters())
+    f = torch.tanh if activation == "tanh" else lambda u: u
+    y1 = f(x @ w1.T)
+    y2 = f(y1 @ w2.T)
+    task = (y2 @ w3.T - targets).square().mean()
+    (task + 0.3 * (y1.abs().sum() + y2.abs().sum()) / (8 * 128)).backward()
+    for _ in range(2):
+        loss = learner.find_update(x, targets)
+        assert loss.item() == pytest.approx(task.item())
+        for mine, expected in zip(learner.model.parameters(), (w1, w2, w3), strict=True):
+            torch.testing.assert_close(mine.grad, expected.grad)
+
+
+def test_a_rule_that_follows_no_loss_cannot_be_penalised():
+    with pytest.raises(ProtocolError, match=r"sparsity = 0.3.*rule Oja"):
+        Learner(cell_of(work(training={"sparsity": 0.3}), "oja"), (1, 1, 32), 32, torch.device("cpu"))
 
 
 # Cells and the board
@@ -215,8 +338,9 @@ def test_a_headline_needs_the_section_it_is_measured_by():
 
 
 def test_a_recipe_cannot_choose_the_noise():
-    with pytest.raises(ValueError, match=r"free: 'noise'"):
-        work(free=["noise"])
+    for condition in ("noise", "sparsity", "readout"):
+        with pytest.raises(ValueError, match=rf"free: '{condition}'"):
+            work(free=[condition])
     with pytest.raises(ProtocolError, match="noise"):
         validate(Recipe, {"provenance": "default", "noise": 0.1}, "here")
 
@@ -253,6 +377,26 @@ def test_a_grid_is_summed_up_by_point_not_by_seed(tmp_path):
     values = [result.metrics["alignment.fc2"].value or 0.0 for result in found if result.axes["decay"] == 0.0]
     assert lines[0][3] == f"{sum(values) / 2:+.3f}"
     assert "%" not in text
+
+
+def test_the_summary_of_hebbian_rules_is_of_sgd_alignment_and_says_which_diverged(tmp_path):
+    axes = {"rate": {"path": "training.optimizer.lr", "values": [0.01, 1e9]}}
+    training = {"readout": "trained", "rest": {"lr": 0.1}}
+    protocol = work(training=training, alignment={"window": 4, "sgd": True}, axes=axes)
+    found = list(run_cells(cells(protocol, ["oja"], [0], {}), tmp_path, Settings(), Silent()))
+    text = summary(found, tmp_path)
+    calm, wild = (line.split() for line in text.splitlines() if line.startswith("oja"))
+    assert "SGD alignment" in text
+    assert calm[2] == f"{found[0].metrics['alignment.fc1.sgd'].value:+.3f}"
+    assert wild[2:4] == ["diverged", "diverged"]
+
+
+def test_the_board_says_that_an_alignment_is_with_gradient_descent():
+    protocol = work(alignment={"window": 4, "sgd": True}, headline="alignment.fc2.sgd")
+    result = run_cell(cell_of(protocol, optimizer={"lr": 0.1}), None, Settings(), Silent())
+    text = "\n".join(section(protocol, [result]))
+    assert "SGD alignment of layer `fc2`" in text
+    assert "1.000 (1)" in text
 
 
 def test_the_student_transformer_is_a_network_of_the_teachers_kind():

@@ -33,6 +33,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("sign_fa", {}),
     ("random", {}),
     ("oja", {}),
+    ("oja_post", {}),
+    ("oja_post", {"activity": "relu"}),
     ("ghl", {}),
     ("ghl", {"temperature": 0.25}),
     ("softhebb", {}),

@@ -113,7 +113,7 @@ class Init(Strict):
 class Training(Growing):
     """What one cell trains, and how. A recipe may override the fields that the protocol lists under `free`."""
 
-    later: ClassVar = frozenset({"noise"})
+    later: ClassVar = frozenset({"noise", "sparsity", "readout"})
 
     epochs: NonNegativeInt
     batch_size: PositiveInt
@@ -130,6 +130,12 @@ class Training(Growing):
     init: Init = Init()
     noise: NonNegativeFloat = Field(
         0.0, description="standard deviation of Gaussian noise added to every parameter before each step"
+    )
+    sparsity: NonNegativeFloat = Field(
+        0.0, description="weight of a penalty in the loss: mean |activity| of each plastic layer, summed over layers"
+    )
+    readout: Literal["frozen", "trained"] = Field(
+        "frozen", description="under a local rule: as it was drawn, or trained by its own gradient as `rest` says"
     )
 
 
@@ -160,10 +166,13 @@ class PublishedProbe(Strict):
     layer_norm: bool = Field(False, description="each sample's features to zero mean and unit variance, first")
 
 
-class Alignment(Strict):
+class Alignment(Growing):
     """How Hebbian the learning update is: see `hebbbench.metrics.alignment` for the definitions."""
 
+    later: ClassVar = frozenset({"sgd"})
+
     window: PositiveInt = Field(200, description="last steps over which the minibatch cosines are averaged")
+    sgd: bool = Field(False, description="also the cosine with the step of gradient descent, over all of training")
 
 
 class Budget(Strict):
@@ -194,12 +203,15 @@ class Published(Strict):
     axes: dict[str, AxisValue] = {}
 
 
-TRAINING_FREE = tuple(name for name in Training.model_fields if name != "noise")
-"""What a recipe could set of the training; noise is a condition of an experiment, never a choice."""
+CONDITIONS = ("noise", "sparsity", "readout")
+TRAINING_FREE = tuple(name for name in Training.model_fields if name not in CONDITIONS)
+"""What a recipe could set of the training; the others are conditions of an experiment, never a choice."""
 
 HEADLINES = ("probe.test.accuracy", "end_to_end.test.accuracy")
 ALIGNMENT = "alignment."
 """What the name of a headline that is no accuracy begins with; a plastic layer's name follows."""
+SGD = ".sgd"
+"""What follows the layer's name where its update is compared with gradient descent's, not with Hebb's."""
 
 
 class Protocol(Growing):

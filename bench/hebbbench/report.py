@@ -11,8 +11,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from hebbbench.progress import duration
-from hebbbench.protocol import ALIGNMENT, HEADLINES
-from hebbbench.record.schema import Metric, Result
+from hebbbench.protocol import ALIGNMENT, HEADLINES, SGD
+from hebbbench.record.schema import Result
 from hebbbench.record.store import result_path
 
 PROBE = HEADLINES[0]
@@ -43,7 +43,8 @@ def summary(results: Sequence[Result], folder: Path, again: str | None = None) -
     if not results:
         return "Nothing to run."
     one = len({result.protocol.name for result in results}) == 1
-    if one and any(name.startswith(ALIGNMENT) for name in results[0].metrics) and PROBE not in results[0].metrics:
+    measured = {name for result in results for name in result.metrics}
+    if one and any(name.startswith(ALIGNMENT) for name in measured) and PROBE not in measured:
         return _alignments(results, folder)
     body = table(
         [
@@ -91,21 +92,21 @@ def summary(results: Sequence[Result], folder: Path, again: str | None = None) -
 def _alignments(results: Sequence[Result], folder: Path) -> str:
     """The summary of a run that measured alignment alone: one line for all seeds of a rule at one point of the axes."""
     first = results[0]
-    layers = [name for name in first.metrics if name.startswith(ALIGNMENT) and name.count(".") == 1]
+    measured = dict.fromkeys(name for result in results for name in result.metrics if name.startswith(ALIGNMENT))
+    kind, ending = ("SGD", SGD) if any(name.endswith(SGD) for name in measured) else ("Hebbian", "")
+    layers = [name for name in measured if name.endswith(ending) and name.count(".") == 1 + ending.count(".")]
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
         at = " ".join(f"{name}={value}" for name, value in sorted(result.axes.items()))
         groups.setdefault((result.rule.name, at), []).append(result)
-    rows = [
-        (rule, at, *(_mean([result.metrics.get(layer) for result in own]) for layer in layers), len(own))
-        for (rule, at), own in groups.items()
-    ]
+    headers = ["rule", "at", *(layer.removeprefix(ALIGNMENT).removesuffix(ending) for layer in layers), "seeds"]
+    rows = [(rule, at, *(_mean(own, layer) for layer in layers), len(own)) for (rule, at), own in groups.items()]
     return "\n".join(
         [
             "",
-            f"{first.protocol.name} v{first.protocol.version}: Hebbian alignment, mean over seeds",
+            f"{first.protocol.name} v{first.protocol.version}: {kind} alignment, mean over seeds",
             "",
-            table(rows, ["rule", "at", *(layer.removeprefix(ALIGNMENT) for layer in layers), "seeds"]),
+            table(rows, headers),
             "",
             f"Result: {len(results)} under {folder / first.protocol.name}",
             f"Next:   hebbbench leaderboard --results {folder} --output -",
@@ -113,10 +114,16 @@ def _alignments(results: Sequence[Result], folder: Path) -> str:
     )
 
 
-def _mean(found: Sequence[Metric | None]) -> str:
-    values = [metric.value for metric in found if metric is not None and metric.value is not None]
-    reasons = {metric.reason.partition(":")[0] for metric in found if metric is not None and metric.reason is not None}
-    return f"{sum(values) / len(values):+.3f}" if values else ", ".join(sorted(reasons)) or "–"
+def _mean(results: Sequence[Result], name: str) -> str:
+    """Of those that have the metric; if none has, what became of them."""
+    values, fates = [], set()
+    for result in results:
+        metric = result.metrics.get(name)
+        if metric is not None and metric.value is not None:
+            values.append(metric.value)
+        else:
+            fates.add(result.status if metric is None or metric.reason is None else metric.reason.partition(":")[0])
+    return f"{sum(values) / len(values):+.3f}" if values else ", ".join(sorted(fates))
 
 
 def _percent(result: Result, name: str) -> str:

@@ -12,14 +12,16 @@ from hebbbench.board import text
 from hebbbench.board.section import measured_by, missing_runs
 from hebbbench.board.text import NOTHING, plain, sentence
 from hebbbench.plan import Axes, CellStatus, Sources, headline, planned_rules
-from hebbbench.protocol import Protocol, Published
+from hebbbench.protocol import SGD, Protocol, Published
 from hebbbench.record.schema import Result
 from hebbbench.validation import canonical_json
 
+HEBBIAN = "the Hebbian update of the same minibatch", "as plain Hebb"
+DESCENT = "the step of gradient descent on the same minibatch", "as gradient descent"
 HOW_TO_READ = (
-    "+1: the layer moves as plain Hebb would move it, −1: against it, 0: no relation. Mean ± standard deviation over "
-    "seeds (number of seeds). *collapsed*: the layer's weights have under a tenth of the norm they started from, and a "
-    "cosine would be one of noise. Lines in italics: published numbers."
+    "−1: against it, 0: no relation. Mean ± standard deviation over seeds (number of seeds). *collapsed*: the layer's "
+    "weights have under a tenth of the norm they started from, and a cosine would be one of noise. Lines in italics: "
+    "published numbers."
 )
 
 
@@ -31,7 +33,9 @@ def alignment_section(
     Args:
         results: those of the protocol that count; cells: its planned cells.
     """
-    layer = protocol.headline.partition(".")[2]
+    layer = protocol.headline.partition(".")[2].removesuffix(SGD)
+    sgd = protocol.headline.endswith(SGD)
+    other, mover = DESCENT if sgd else HEBBIAN
     seeds = text.spans(sorted(protocol.seeds))
     alignment = protocol.alignment
     window = alignment.window if alignment is not None else 0
@@ -40,9 +44,9 @@ def alignment_section(
         "",
         f"**{plain(protocol.title)}.** {sentence(protocol.description)}",
         "",
-        f"Protocol version {protocol.version}, hash `{protocol.hash[:12]}`. Hebbian alignment of layer `{layer}`: the "
-        f"cosine of the rule's update, weight decay left out, with the Hebbian update of the same minibatch, mean over "
-        f"the last {window} steps. Seeds {', '.join(seeds)}. {HOW_TO_READ}",
+        f"Protocol version {protocol.version}, hash `{protocol.hash[:12]}`. {'SGD' if sgd else 'Hebbian'} alignment of "
+        f"layer `{layer}`: the cosine of the rule's update, weight decay left out, with {other}, mean over the last "
+        f"{window} steps. Seeds {', '.join(seeds)}. +1: the layer moves {mover} would move it, {HOW_TO_READ}",
         "",
     ]
     lines += [*_matrix(protocol, planned_rules(sources, protocol), results), ""]

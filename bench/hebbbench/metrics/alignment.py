@@ -11,6 +11,14 @@ Koplow, Poggio & Ziyin, "Emergence of Hebbian Dynamics in Regularized Non-Local 
 come of it, and they differ in kind. The mean over the last minibatches is what the paper's table can be compared with.
 The cosine over all training data cannot depend on the strength of the decay where learning has come to rest: there
 ⟨g⟩ = γ w, so it is cos(w, w ⟨x xᵀ⟩) for every γ > 0. What rises with γ in the former is signal over minibatch noise.
+
+The question turned round (the paper's Figure 9) is how like gradient descent a Hebbian rule moves a layer: its SGD
+alignment,
+
+    S = cos(g, −∂L/∂w)
+
+with g as above, the rule's update before any constraint on the weights, and L the task's loss of the same minibatch, at
+the answers of the network's own read-out with the same weights; decay takes no part.
 """
 
 from __future__ import annotations

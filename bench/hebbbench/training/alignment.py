@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from statistics import fmean, pstdev
 from typing import Any
 
 import torch
@@ -11,30 +14,42 @@ from torch import Tensor, nn
 
 from hebbbench.metrics.alignment import cosines, hebbian
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
+from hebbbench.protocol import SGD
 from hebbbench.training.learner import Learner
+from hebbbench.training.network import activations
+from hebbbench.training.witness import Witness
 
 COLLAPSED = 0.1
 """A layer whose weights have less than this part of the norm they started from has collapsed."""
 
-KINDS = ("pre", "post")
-ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.SiLU, nn.LeakyReLU)
+KINDS = ("pre", "post", "sgd")
+POINTS = 50
+"""Points on a curve over all of training."""
 PASS = 1000
 """Samples in one batch of the pass over all training data."""
 
 Cosines = dict[str, Tensor]
-"""Layer name, with `.post` for the post-activation variant, → cosine."""
+"""Layer name, with `.post` for the post-activation variant and `.sgd` for gradient descent's step, → cosine."""
 
 
 class AlignmentMeter:
     """Looks at each plastic layer of a learner during a step, between the rule's update and the optimizer.
 
     Args:
-        window: the last steps that are measured; total: steps of the whole training.
+        window: the last steps that are measured; total: steps of the whole training; per_epoch: of one epoch.
+        witness: tells gradient descent's step, which is then compared with in every step of the training; curves have
+            the mean and the standard deviation over the last `window` steps.
     """
 
-    def __init__(self, learner: Learner, window: int, total: int) -> None:
+    def __init__(
+        self, learner: Learner, window: int, total: int, per_epoch: int = 1, witness: Witness | None = None
+    ) -> None:
         self.learner = learner
-        self.first = max(0, total - window)
+        self.witness = witness
+        self.first, self.total, self.per_epoch = max(0, total - window), total, per_epoch
+        self.recent: deque[dict[str, float]] = deque(maxlen=window)
+        self.curves: dict[str, list[tuple[float, float]]] = {}
+        self.number = 0
         self.count = 0
         self.sums: dict[str, float] = {}
         self.watching = False
@@ -56,13 +71,32 @@ class AlignmentMeter:
 
     def begin(self, step: int) -> None:
         """Before the pass of a step."""
-        self.watching = step >= self.first
+        self.number = step
+        self.watching = step >= self.first or self.witness is not None
 
-    def end(self) -> None:
-        """After the pass, before the optimizer: take the step's cosines in, if it is one of the last."""
-        if self.watching:
-            self.add({name: value.item() for name, value in self.compare(*self.taken()).items()})
-            self.watching = False
+    def end(self, x: Tensor, targets: Tensor) -> None:
+        """After the pass, before the optimizer: take the step's cosines in, if it is one that is measured."""
+        if not self.watching:
+            return
+        found = {name: value.item() for name, value in self.compare(*self.taken(x, targets)).items()}
+        self.watching = False
+        if self.number >= self.first:
+            self.add(found)
+        if self.witness is not None:
+            self._follow({name: value for name, value in found.items() if name.endswith(SGD)})
+
+    def _follow(self, found: dict[str, float]) -> None:
+        """Put the rolling mean and standard deviation on the curves, now and then."""
+        self.recent.append(found)
+        done = self.number + 1
+        if done % max(1, self.total // POINTS) and done != self.total:
+            return
+        for name in found:
+            values = [step[name] for step in self.recent if math.isfinite(step[name])]
+            if not values:
+                continue
+            for curve, value in ((name, fmean(values)), (f"{name}.sd", pstdev(values))):
+                self.curves.setdefault(f"alignment.{curve}", []).append((done / self.per_epoch, value))
 
     def add(self, found: dict[str, float]) -> None:
         """Take one step's cosines in, by layer and kind."""
@@ -70,27 +104,32 @@ class AlignmentMeter:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.count += 1
 
-    def taken(self) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """What the last watched pass left: updates by layer, and Hebbian updates by layer and kind."""
-        updates, hebb = {}, {}
-        for layer in self.learner.plasticity.layers:
+    def taken(self, x: Tensor, targets: Tensor) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """What the last watched pass, of this batch, left: updates by layer, and what they are compared with by layer
+        and kind."""
+        updates, others = {}, {}
+        descents = [] if self.witness is None else self.witness.descent(self.learner, x, targets, self.number)
+        for index, layer in enumerate(self.learner.plasticity.layers):
             gradient = layer.module.weight.grad
             if gradient is None or layer.name not in self._rows:
                 continue
-            x, u, y = self._rows.pop(layer.name)
+            inputs, u, y = self._rows.pop(layer.name)
             name = short(layer.name)
             updates[name] = -weight_rows(gradient)
-            hebb[f"{name}.pre"] = hebbian(u, x)
-            hebb[f"{name}.post"] = hebbian(y, x)
-        return updates, hebb
+            others[f"{name}.pre"] = hebbian(u, inputs)
+            others[f"{name}.post"] = hebbian(y, inputs)
+            if descents:
+                others[f"{name}{SGD}"] = descents[index]
+        return updates, others
 
     @staticmethod
-    def compare(updates: dict[str, Tensor], hebb: dict[str, Tensor]) -> Cosines:
-        """The cosines of updates with Hebbian updates, as `taken` gave them."""
+    def compare(updates: dict[str, Tensor], others: dict[str, Tensor]) -> Cosines:
+        """The cosines of updates with others, as `taken` gave them."""
         return {
-            name if kind == "pre" else f"{name}.{kind}": cosines(update, hebb[f"{name}.{kind}"])
+            name if kind == "pre" else f"{name}.{kind}": cosines(update, others[f"{name}.{kind}"])
             for name, update in updates.items()
             for kind in KINDS
+            if f"{name}.{kind}" in others
         }
 
     @contextmanager
@@ -121,11 +160,15 @@ class AlignmentMeter:
 
     def state_dict(self) -> dict[str, Any]:
         """What a later process needs to go on."""
-        return {"count": self.count, "sums": self.sums}
+        saved: dict[str, Any] = {"count": self.count, "sums": self.sums}
+        return saved if self.witness is None else {**saved, "recent": list(self.recent), "curves": self.curves}
 
     def load_state_dict(self, saved: dict[str, Any]) -> None:
         """Take back what `state_dict` gave."""
         self.count, self.sums = saved["count"], dict(saved["sums"])
+        if self.witness is not None:
+            self.recent.extend(saved["recent"])
+            self.curves = {name: [(x, y) for x, y in points] for name, points in saved["curves"].items()}
 
 
 def full_data(meter: AlignmentMeter, batches: Any, indices: Tensor) -> dict[str, float]:
@@ -141,9 +184,9 @@ def full_data(meter: AlignmentMeter, batches: Any, indices: Tensor) -> dict[str,
         x, targets = batches.plain(part)
         with meter.watched():
             learner.find_update(x, targets)
-            updates, hebb = meter.taken()
+            updates, others = meter.taken(x, targets)
         names = list(updates)
-        for name, value in {**updates, **hebb}.items():
+        for name, value in {**updates, **others}.items():
             sums[name] = sums.get(name, torch.zeros_like(value)) + value * (len(part) / len(indices))
     for layer, state in zip(learner.plasticity.layers, states, strict=True):
         for key, value in state.items():
@@ -152,23 +195,16 @@ def full_data(meter: AlignmentMeter, batches: Any, indices: Tensor) -> dict[str,
     return {f"{name}.full": value.item() for name, value in compared.items()}
 
 
-def activations(model: nn.Module) -> dict[str, nn.Module]:
-    """Each linear or convolutional layer's name → the activation that comes next in the order of modules, if any."""
-    found: dict[str, nn.Module] = {}
-    last = ""
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear | nn.Conv2d):
-            last = name
-            found[name] = nn.Identity()
-        elif isinstance(module, ACTIVATIONS) and last:
-            found[last] = module
-            last = ""
-    return found
-
-
 def activity_rows(y: Tensor) -> Tensor:
     """A layer's activity (N, …, units), or (N, channels, height, width), as rows (B, out)."""
     return (y.permute(0, 2, 3, 1) if y.dim() == 4 else y).flatten(0, -2)
+
+
+def layer_of(metric: str) -> str:
+    """The short name of the layer that a cosine, as `means` and `full_data` name it, is of."""
+    for ending in (".full", *(f".{kind}" for kind in KINDS)):
+        metric = metric.removesuffix(ending)
+    return metric
 
 
 def short(layer: str) -> str:

@@ -24,7 +24,7 @@ from hebbbench.progress import Reporter
 from hebbbench.protocol import Alignment, Probe
 from hebbbench.record import schema
 from hebbbench.rng import generator
-from hebbbench.training.alignment import AlignmentMeter, full_data, short
+from hebbbench.training.alignment import AlignmentMeter, full_data, layer_of, short
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import reset_peak_memory
 from hebbbench.training.features import estimate_statistics, extract, statistics_kept
@@ -154,8 +154,10 @@ class Course:
     def meter(self, learner: Learner, spec: Alignment) -> AlignmentMeter:
         """What measures the learner's alignment in training; it looks on at the learner's steps from now on."""
         training = self.cell.recipe.training
-        total = training.epochs * batches_per_epoch(len(self.train_indices), training.batch_size)
-        learner.watch = meter = AlignmentMeter(learner, spec.window, total)
+        per_epoch = batches_per_epoch(len(self.train_indices), training.batch_size)
+        total = training.epochs * per_epoch
+        witness = self._witness(learner) if spec.sgd else None
+        learner.watch = meter = AlignmentMeter(learner, spec.window, total, per_epoch, witness)
         return meter
 
     def conclude(self, meter: AlignmentMeter, batches: Any) -> None:
@@ -166,8 +168,9 @@ class Course:
         epochs = self.cell.recipe.training.epochs
         collapsed = meter.collapsed()
         found = {**meter.means(), **full_data(meter, batches, self.train_indices)}
+        self.measured.state.curves |= meter.curves
         for name, value in found.items():
-            reason = collapsed.get(name.removesuffix(".full").removesuffix(".post"))
+            reason = collapsed.get(layer_of(name))
             if reason is None and not math.isfinite(value):
                 reason = "an update or an activity is zero: there is no angle"
             self.measured.metrics[f"alignment.{name}"] = schema.Metric(
@@ -177,7 +180,7 @@ class Course:
             self.measured.metrics[f"norm.{short(layer.name)}"] = schema.Metric(
                 value=layer.weight.norm().item(), split="train", epoch=epochs
             )
-        if self.read_test and self.cell.work.probe is None and meter.learner.end_to_end:
+        if self.read_test and self.cell.work.probe is None and meter.learner.trains_readout:
             test = self.batches(self.dataset.open_test())
             everything = torch.arange(len(test), device=self.device)
             pairs = list(self._answers(meter.learner, test, everything))
@@ -309,15 +312,13 @@ class Course:
         """Diagnostics of this learner; what it compares with is a network built once more from the same draws."""
         training = self.cell.recipe.training
         per_epoch = batches_per_epoch(len(self.train_indices), training.batch_size)
-        model = build_model(
-            self.cell.work.architecture.name,
-            self.cell.recipe.architecture,
-            self.dataset.shape,
-            self.dataset.classes,
-        )
-        return Observer(
-            learner, Witness(model, learner), stages(training, learner) * training.epochs * per_epoch, per_epoch
-        )
+        steps = stages(training, learner) * training.epochs * per_epoch
+        return Observer(learner, self._witness(learner), steps, per_epoch)
+
+    def _witness(self, learner: Learner) -> Witness:
+        architecture = self.cell.work.architecture.name
+        model = build_model(architecture, self.cell.recipe.architecture, self.dataset.shape, self.dataset.classes)
+        return Witness(model, learner)
 
     def learner(self) -> Learner:
         return Learner(self.cell, self.dataset.shape, self.dataset.classes, self.device)

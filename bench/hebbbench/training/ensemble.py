@@ -56,7 +56,8 @@ def stackable(learner: Learner, training: Training) -> bool:
     """Whether this learner could be one of an ensemble."""
     return (
         layers_of(learner.model) is not None
-        and learner.feedback in ("exact", "direct")
+        and learner.feedback in (("exact", "direct") if learner.penalty is None else ("exact",))
+        and learner.trains_readout == learner.end_to_end
         and not learner.draws
         and training.schedule == "joint"
         and not isinstance(training.optimizer.lr, list)
@@ -97,6 +98,8 @@ class Ensemble:
         self.direct = first.feedback == "direct"
         self.matrices = [self._feedback(k) for k in range(len(self.weights))] if self.direct else []
         self.noise = torch.tensor([learner.noise for learner in learners]).view(-1, 1, 1)
+        self.sparsity = torch.tensor([training.sparsity for training in trainings]).view(-1, 1, 1)
+        self.sparse = bool(self.sparsity.any())
         self.optimizers = self._optimizers()
         self.updates: Stack = []
         self.traffic: list[tuple[Tensor, Tensor, Tensor]] = []
@@ -193,6 +196,8 @@ class Ensemble:
             found.append((torch.bmm(delta.mT, x), delta))
             if k:
                 delta = torch.bmm(top, self.matrices[k]) if self.direct else torch.bmm(delta, self.weights[k])
+                if self.sparse and k - 1 in self.plastic:
+                    delta = delta.addcmul_(self.sparsity / x[0].numel(), x.sign())
                 slope = self.slopes[k - 1]
                 delta = delta if slope is None else delta.mul_(slope(x))
         return found[::-1]

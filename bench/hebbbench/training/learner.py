@@ -23,6 +23,7 @@ from hebbbench.recipe import Resolved
 from hebbbench.rng import derive, generator, torch_seeded
 from hebbbench.training import optimise
 from hebbbench.training.network import build_model, drops, initialise, normalisations_before
+from hebbbench.training.sparsity import Penalty
 
 if TYPE_CHECKING:
     from hebbbench.training.observer import Observer
@@ -40,8 +41,8 @@ class Watch(Protocol):
     def begin(self, step: int) -> None:
         """Before the pass."""
 
-    def end(self) -> None:
-        """After the pass, when every update is in `grad`, before the optimizer."""
+    def end(self, x: Tensor, targets: Tensor) -> None:
+        """After the pass of a batch, when every update is in `grad`, before the optimizer."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a later process needs to go on."""
@@ -78,6 +79,7 @@ class Learner:
         with torch_seeded(cell.seed, "initialisation"):
             self.model = build_model(work.architecture.name, recipe.architecture, shape, classes)
         self.end_to_end = rule.end_to_end()
+        self.trains_readout = self.end_to_end or recipe.training.readout == "trained"
         patterns = work.plastic if self.end_to_end else work.plastic_unsupervised or work.plastic
         lay(self.model, rule.feedback, cell.seed)
         self.plasticity = Plasticity(self.model, patterns, rule, recipe.hyperparameters)
@@ -101,6 +103,7 @@ class Learner:
             )
         self.loss = cell.work.loss
         self.noise = recipe.training.noise
+        self.penalty = self._penalty(rule, recipe.training.sparsity)
         self.feedback = rule.feedback
         self.watch: Watch | None = None
         self.annealing = recipe.training.annealing
@@ -110,6 +113,16 @@ class Learner:
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
         # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
         self.stop_after_last = work.probe is not None and work.probe.statistics_samples > 0
+
+    def _penalty(self, rule: type[Rule], sparsity: float) -> Penalty | None:
+        if not sparsity:
+            return None
+        if not self.end_to_end or self.procedure is not None:
+            raise ProtocolError(
+                f"sparsity = {sparsity}: it is a term of the loss, and rule {rule.__name__} follows none. "
+                "Run a rule that takes a gradient, such as bp."
+            )
+        return Penalty(self.model, [layer.name for layer in self.plasticity.layers], sparsity)
 
     def _procedure(self, rule: type[Rule], recipe: Resolved) -> Procedure:
         if recipe.training.schedule == "layerwise":
@@ -125,7 +138,7 @@ class Learner:
         plastic = self.plasticity.weights()
         names = [layer.name for layer in self.plasticity.layers]
         optimizers = [optimise.build(training.optimizer, plastic, optimise.rates(training.optimizer, names))]
-        if self.end_to_end:
+        if self.trains_readout:
             governed = {id(weight) for weight in plastic}
             others = [parameter for parameter in self.model.parameters() if id(parameter) not in governed]
             spec = training.rest or training.optimizer
@@ -158,7 +171,7 @@ class Learner:
         if self.observer is not None:
             self.observer.see(number, x, labels)
         if self.watch is not None:
-            self.watch.end()
+            self.watch.end(x, labels)
         optimise.anneal(self.optimizers, self.annealing, done)
         for optimizer, spec in zip(self.optimizers, self.specs, strict=False):
             optimise.penalise(optimizer, spec.l1)
@@ -181,7 +194,7 @@ class Learner:
         elif self.end_to_end:
             loss = self._end_to_end_pass(x, labels, only)
         else:
-            self._local_pass(x, labels, only)
+            loss = self._local_pass(x, labels, only)
         if self.specs[0].clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.specs[0].clip)
         return loss
@@ -196,13 +209,20 @@ class Learner:
                 loss = objective(self.loss, logits, labels)
             if self.plasticity.wants_error:
                 self.plasticity.on_error(output_error(self.loss, logits.detach(), labels))
-            loss.backward()
+            (loss if self.penalty is None else loss + self.penalty.take()).backward()
         return loss.detach()
 
-    def _local_pass(self, x: Tensor, labels: Tensor, only: int | None) -> None:
-        stop = self.stop_after_last or only is not None
+    def _local_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor | None:
+        stop = not self.trains_readout and (self.stop_after_last or only is not None)
         with torch.no_grad(), self.plasticity.learning(labels, x, only, stop), self._precision():
-            self.model.body(x)
+            features = self.model.body(x)
+        if not self.trains_readout:
+            return None
+        with self._precision():
+            logits = self.model.head(features)
+        loss = objective(self.loss, logits.float() if self.mixed else logits, labels)
+        loss.backward()
+        return loss.detach()
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Products in bfloat16 where the protocol says so; weights, competition and sums stay in float32."""

@@ -158,7 +158,7 @@ class Loop:
     def _close_epoch(self, epochs: int, loss: float) -> None:
         """Put the epoch's figures on the curves. x counts epochs over all stages."""
         note = ""
-        if self.learner.end_to_end:
+        if self.learner.trains_readout:
             self.state.record("train.loss", epochs, loss)
             note = f"loss {loss:.3f}"
         if self.validate is not None and self.learner.end_to_end:

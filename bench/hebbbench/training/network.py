@@ -21,6 +21,8 @@ from hebbbench.rng import generator
 Network = Any
 """An `nn.Module` with a `body`, a `head` and a `layout` (see architectures/); torch types no such thing."""
 
+ACTIVATIONS = (nn.ReLU, nn.Tanh, nn.Sigmoid, nn.GELU, nn.ELU, nn.SiLU, nn.LeakyReLU)
+
 
 def architecture_layout(name: str) -> Layout:
     """Whether an architecture takes images (N, C, H, W) or flat rows (N, features)."""
@@ -117,3 +119,17 @@ def normalisations_before(
     for handle in handles:
         handle.remove()
     return [(norm, before.get(id(norm), len(plastic))) for norm in norms]
+
+
+def activations(model: nn.Module) -> dict[str, nn.Module]:
+    """Each linear or convolutional layer's name → the activation that comes next in the order of modules, if any."""
+    found: dict[str, nn.Module] = {}
+    last = ""
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            last = name
+            found[name] = nn.Identity()
+        elif isinstance(module, ACTIVATIONS) and last:
+            found[last] = module
+            last = ""
+    return found

@@ -37,7 +37,9 @@ OWN = ("lr", "weight_decay", "l1", "clip")
 def can_be_together(cell: Cell, device: torch.device) -> bool:
     """Whether a cell's network can be one of an ensemble: a small one that only its alignment is measured of."""
     work = cell.work
-    if work.alignment is None or work.probe is not None or work.data.validation or device.type != "cpu":
+    if work.alignment is None or work.alignment.sgd or work.probe is not None:
+        return False
+    if work.data.validation or device.type != "cpu":
         return False
     if work.data.augment != "none" or not cell.recipe.training.epochs:
         return False
@@ -61,7 +63,7 @@ def chunks(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
 def _kind(cell: Cell) -> str:
     """What cells of one chunk must have in common."""
     recipe = cell.recipe.identity()
-    training = {key: value for key, value in recipe["training"].items() if key != "noise"}
+    training = {key: value for key, value in recipe["training"].items() if key not in ("noise", "sparsity")}
     for part in ("optimizer", "rest"):
         if training.get(part) is not None:
             training[part] = {key: value for key, value in training[part].items() if key not in OWN}

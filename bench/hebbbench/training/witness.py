@@ -18,7 +18,7 @@ from hebbbench.training.network import Network
 class Witness:
     """A second network of the same build, without the rule's hooks and with the exact gradient's path back.
 
-    It takes over the learner's weights, repeats the forward pass (dropout included) and, for a rule that trains a
+    It takes over the learner's weights, repeats the forward pass (dropout included) and, where the learner trains a
     read-out, the backward pass. So it costs about one step of backprop each time it is asked, and one network's memory.
 
     Args:
@@ -46,10 +46,10 @@ class Witness:
         Kinds, with Δw the update as the rule left it and all means over this batch alone:
 
             hebbian_alignment    cos(Δw, ⟨u xᵀ⟩)              u = w x
-            gradient_alignment   cos(Δw, −∂L/∂w)              only for rules that train a read-out
-            gradient_sign        share of equal signs of Δw and −∂L/∂w, the same rules; chance is 0.5
+            gradient_alignment   cos(Δw, −∂L/∂w)              only where a read-out is trained
+            gradient_sign        share of equal signs of Δw and −∂L/∂w, the same; chance is 0.5
         """
-        seen = self._pass(learner, x, labels, number)
+        seen = self._pass(learner, x, labels, number, backward=learner.trains_readout)
         for index, plastic in enumerate(learner.plasticity.layers):
             gradient = plastic.module.weight.grad
             if gradient is None:
@@ -66,7 +66,14 @@ class Witness:
                 values["gradient_sign"] = sign_agreement(delta, descent)
             yield from ((index, kind, value) for kind, value in values.items() if value is not None)
 
-    def _pass(self, learner: Learner, x: Tensor, labels: Tensor, number: int) -> list[tuple[Tensor, Tensor]]:
+    def descent(self, learner: Learner, x: Tensor, labels: Tensor, number: int) -> list[Tensor]:
+        """−∂L/∂w of each plastic layer, (out, in), at the learner's weights and whatever its read-out is."""
+        self._pass(learner, x, labels, number, backward=True)
+        return [-weight_rows(layer.weight.grad) for layer in self.layers if layer.weight.grad is not None]
+
+    def _pass(
+        self, learner: Learner, x: Tensor, labels: Tensor, number: int, *, backward: bool
+    ) -> list[tuple[Tensor, Tensor]]:
         """Input and output of each plastic layer; gradients are left in the weights of this network."""
         self.model.load_state_dict(learner.model.state_dict())
         self.model.zero_grad(set_to_none=True)
@@ -79,10 +86,10 @@ class Witness:
 
         handles = [layer.register_forward_hook(keep) for layer in self.layers]
         devices = range(torch.cuda.device_count())
-        with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(learner.end_to_end):
+        with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(backward):
             torch.manual_seed(derive(learner.seed, "dropout", number))
             features = self.model.body(x)
-            if learner.end_to_end:
+            if backward:
                 objective(learner.loss, self.model.head(features), labels).backward()
         for handle in handles:
             handle.remove()
