@@ -124,6 +124,30 @@ def reference_pepita(weights: Weights, x: Array, label: int, *, scale: float) ->
     return [-np.outer(y1 - z1, bent), -np.outer(y2 - z2, z1), -np.outer(e, z2)]
 
 
+def reference_dtp(weights: Weights, x: Array, label: int, *, target_rate: float, **_: float) -> list[Array]:
+    w1, w2, v, b = weights
+    back1, back2 = first_inverses(w1)
+    h1 = np.tanh(w1 @ x)
+    h2 = np.tanh(w2 @ h1)
+    o = v @ h2 + b
+    error = softmax(o) - target(label)
+    t2 = h2 - np.tanh(back2 @ o) + np.tanh(back2 @ (o - target_rate * error))
+    t1 = h1 - np.tanh(back1 @ h2) + np.tanh(back1 @ t2)
+    return [
+        np.outer((t1 - h1) * (1 - h1**2), x) / target_rate,
+        np.outer((t2 - h2) * (1 - h2**2), h1) / target_rate,
+        -np.outer(error, h2),
+    ]
+
+
+def first_inverses(w1: Array) -> tuple[Array, Array]:
+    """From h_2 to h_1 and from the answers to h_2: uniform, of variance 1 / fan-in."""
+    counter = draw_counter(torch.tensor(w1))
+    shapes = ((4, 5), (5, CLASSES))
+    back1, back2 = (uniform(shape, counter).double().numpy() * np.sqrt(3 / shape[1]) for shape in shapes)
+    return back1, back2
+
+
 def reference_ff(weights: Weights, x: Array, label: int, *, threshold: float, index: int) -> list[Array]:
     w1, w2, v, b = weights
 
@@ -153,6 +177,7 @@ REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "ep": reference_ep,
     "pepita": reference_pepita,
     "ff": reference_ff,
+    "dtp": reference_dtp,
 }
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("pc", {}),
@@ -163,6 +188,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("pepita", {"scale": 1.5}),
     ("ff", {}),
     ("ff", {"threshold": 0.3}),
+    ("dtp", {}),
+    ("dtp", {"target_rate": 1.5}),
 ]
 
 
@@ -224,6 +251,56 @@ def test_predictive_coding_near_its_start_is_backprop(x):
 
 
 # The chain
+
+
+def test_inverses_in_target_propagation_learn_from_noisy_activity(x):
+    model = Net()
+    own = procedure("dtp", model, noise=0.3, inverse_rate=0.7)
+    w1, w2, v, b = model.weights()
+    back1, back2 = first_inverses(w1)
+    counter = own.state["seed"].clone()
+    noise2, noise1 = (0.3 * np.sqrt(3) * uniform((len(x), size), counter).double().numpy() for size in (5, 4))
+    own.run(x, LABELS)
+
+    def learned(back: Array, lows: list[Array], highs: list[Array]) -> Array:
+        slope, energy = np.zeros_like(back), 0.0
+        for low, high in zip(lows, highs, strict=True):
+            guess = np.tanh(back @ high)
+            slope += np.outer((guess - low) * (1 - guess**2), high)
+            energy += high @ high
+        return back - 0.7 * slope / energy
+
+    h1 = [np.tanh(w1 @ row) for row in x.numpy()]
+    low1 = [h + noise for h, noise in zip(h1, noise1, strict=True)]
+    low2 = [np.tanh(w2 @ h) + noise for h, noise in zip(h1, noise2, strict=True)]
+    expected = {
+        "1": learned(back1, low1, [np.tanh(w2 @ low) for low in low1]),
+        "2": learned(back2, low2, [v @ low + b for low in low2]),
+    }
+    for name, inverse in expected.items():
+        np.testing.assert_allclose(own.state[name].numpy(), inverse, rtol=0, atol=1e-12)
+    assert own.state["seed"] == counter
+
+
+def test_inverses_in_target_propagation_come_to_invert(x):
+    """The next layer's activity says more and more about the one before, also through pooling and convolution."""
+    torch.manual_seed(0)
+    first = [nn.Conv2d(2, 6, 3, padding=1), nn.Tanh(), nn.AvgPool2d(2)]
+    second = [nn.Conv2d(6, 8, 3, padding=1), nn.Tanh(), nn.Flatten()]
+    network = Chain(nn.ModuleDict({"body": nn.Sequential(*first, *second), "head": nn.Linear(8 * 16, CLASSES)}))
+    rule = registry.rule("dtp")()
+    with torch.no_grad():
+        state = rule.begin(network)
+    low = network.forward(torch.randn(7, 2, 8, 8))[1]
+
+    def miss() -> float:
+        guess = rule.invert(network.blocks[0], state["1"], network.blocks[1](low), low)
+        return (guess - low).square().mean().item()
+
+    before = miss()
+    for _ in range(100):
+        rule.learn_inverse(*network.blocks, state["1"], low, state["seed"])
+    assert miss() < 0.7 * before
 
 
 def test_the_chain_is_cut_before_every_linear_map_and_its_normalisation():
@@ -319,7 +396,7 @@ def test_a_procedure_that_backpropagates_gives_backprops_gradient_and_says_so(x,
 
 @pytest.mark.parametrize(
     ("rule", "phases", "transport"),
-    [("pc", True, True), ("ep", True, True), ("pepita", True, False), ("ff", True, False)],
+    [("pc", True, True), ("ep", True, True), ("pepita", True, False), ("ff", True, False), ("dtp", True, False)],
 )
 def test_the_card_of_a_procedure_is_measured(rule, phases, transport):
     card = measured_card(rule)

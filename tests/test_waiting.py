@@ -29,6 +29,7 @@ WAITING = {
     "ghl_reward": "as ghl_shuffled",
     "pepita": "as ghl_shuffled",
     "ff": "as ghl_shuffled",
+    "dtp": "as ghl_shuffled",
     "ib": "how many classes there are is read from the labels",
 }
 """Rules that wait, and what for."""
