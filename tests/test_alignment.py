@@ -47,7 +47,8 @@ def work(**changes: Any) -> Protocol:
     """sre-mlp made short: one epoch of ten batches."""
     plain = registry.protocol("sre-mlp").model_dump(mode="json", exclude={"axes", "published"})
     plain["training"] |= {"epochs": 1, "batch_size": 2000} | changes.pop("training", {})
-    return Protocol.model_validate(plain | {"alignment": {"window": 4}, "axes": {}} | changes)
+    free = {"free": [*plain["free"], "architecture.activation"]}
+    return Protocol.model_validate(plain | {"alignment": {"window": 4}, "axes": {}} | free | changes)
 
 
 def cell_of(protocol: Protocol, rule: str = "bp", seed: int = 0, **recipe: Any) -> Cell:
@@ -121,9 +122,14 @@ CASES = {
     "adam": ("bp", {"optimizer": {"name": "adam", "lr": 0.01, "weight_decay": 0.001}}, {}),
     "adamw": ("bp", {"optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1}}, {}),
     "clip": ("dfa", {"optimizer": {"lr": 0.1, "clip": 0.05}, "architecture": {"biases": "all"}}, {}),
+    "last batch": ("bp", {}, {"training": {"batch_size": 1999}}),
     "l1": ("bp", {"optimizer": {"lr": 0.1, "l1": 0.001}}, {}),
     "noise": ("bp", {}, {"training": {"noise": 0.01}}),
     "sparsity": ("bp", {"optimizer": {"lr": 0.1}}, {"training": {"sparsity": 0.3}}),
+    **{
+        activation: ("bp", {"optimizer": {"lr": 0.1}, "architecture": {"activation": activation}}, {})
+        for activation in ("relu", "sigmoid", "linear")
+    },
     "state": ("random_nn", {"optimizer": {"lr": 0.1}}, {}),
     "vmap": ("oja", {"optimizer": {"lr": 0.001}}, {}),
     "constraint": ("hebb", {"optimizer": {"lr": 0.1}}, {}),

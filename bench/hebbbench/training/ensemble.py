@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -23,18 +24,19 @@ from hebbbench.metrics.alignment import cosines, hebbian
 from hebbbench.plasticity.feedback import direct_matrix
 from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import LinearPre
-from hebbbench.protocol import Optimizer, Training
+from hebbbench.protocol import Training
 from hebbbench.rng import generator
 from hebbbench.training.alignment import short
 from hebbbench.training.learner import Learner
+from hebbbench.training.stacked import Room, StackedOptimizer
 
-SLOPES: dict[type[nn.Module], Callable[[Tensor], Tensor] | None] = {
-    nn.Tanh: lambda y: 1 - y * y,
-    nn.ReLU: lambda y: (y > 0).to(y),
-    nn.Sigmoid: lambda y: y * (1 - y),
+ACTIVATIONS: dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[..., Tensor]] | None] = {
+    nn.Tanh: (torch.tanh, torch.ops.aten.tanh_backward.grad_input),
+    nn.ReLU: (partial(torch.clamp_min, min=0), partial(torch.ops.aten.threshold_backward.grad_input, threshold=0)),
+    nn.Sigmoid: (torch.sigmoid, torch.ops.aten.sigmoid_backward.grad_input),
     nn.Identity: None,
 }
-"""Activation → its derivative, as a function of its value."""
+"""Activation → the function, (u, out=y), and what it makes of an error at its value, (error, y, grad_input=error)."""
 
 Stack = list[Tensor]
 
@@ -45,7 +47,7 @@ def layers_of(model: Any) -> list[tuple[nn.Linear, nn.Module]] | None:
     for module in [*model.body.children(), *model.head.children()]:
         if isinstance(module, nn.Linear):
             found.append((module, nn.Identity()))
-        elif type(module) in SLOPES and found:
+        elif type(module) in ACTIVATIONS and found:
             found[-1] = (found[-1][0], module)
         elif not (isinstance(module, nn.Dropout) and module.p == 0):
             return None
@@ -78,8 +80,7 @@ class Ensemble:
         self.seeds = [learner.seed for learner in learners]
         first = learners[0]
         stacks = [layers_of(learner.model) or [] for learner in learners]
-        self.activations = [activation for _, activation in stacks[0]]
-        self.slopes = [SLOPES[type(activation)] for activation in self.activations]
+        self.activations = [ACTIVATIONS[type(activation)] for _, activation in stacks[0]]
         self.weights = [torch.stack([s[k][0].weight.detach() for s in stacks]) for k in range(len(stacks[0]))]
         self.biases = [
             None if module.bias is None else torch.stack([s[k][0].bias.detach()[None] for s in stacks])
@@ -98,11 +99,16 @@ class Ensemble:
         self.direct = first.feedback == "direct"
         self.matrices = [self._feedback(k) for k in range(len(self.weights))] if self.direct else []
         self.noise = torch.tensor([learner.noise for learner in learners]).view(-1, 1, 1)
+        self.noisy = bool(self.noise.any())
+        limits = [training.optimizer.clip for training in trainings]
+        self.clips = torch.tensor([math.inf if limit is None else limit for limit in limits])
+        self.clipping = any(limit is not None for limit in limits)
         self.sparsity = torch.tensor([training.sparsity for training in trainings]).view(-1, 1, 1)
         self.sparse = bool(self.sparsity.any())
         self.optimizers = self._optimizers()
         self.updates: Stack = []
         self.traffic: list[tuple[Tensor, Tensor, Tensor]] = []
+        self.rooms: dict[int, Room] = {}
         self.elementwise = [_elementwise(self.rules[i], self.weights[k]) for k, i in self.plastic.items()]
 
     def _feedback(self, k: int) -> Tensor:
@@ -125,7 +131,7 @@ class Ensemble:
 
     def shake(self, step: int) -> None:
         """Add the step's noise to every parameter, in each network's own draws."""
-        if not self.noise.any():
+        if not self.noisy:
             return
         sources = {seed: generator(seed, "noise", step) for seed in set(self.seeds)}
         for weight, bias in zip(self.weights, self.biases, strict=True):
@@ -155,26 +161,30 @@ class Ensemble:
         return loss
 
     def find_update(self, x: Tensor, targets: Tensor) -> Tensor | None:
-        """Leave every trained stack's negative update in `updates`; return the loss of each network."""
+        """Leave every trained stack's update in `updates`; return the loss of each network."""
+        rows = x.shape[1]
+        room = self.rooms[rows] if rows in self.rooms else self.rooms.setdefault(rows, Room(self.weights, rows))
         self.traffic, y = [], x
         for k in range(self.reach):
-            weight, bias, activation = self.weights[k], self.biases[k], self.activations[k]
-            u = torch.bmm(y, weight.mT)
-            self.traffic.append((y, u, y := activation(u if bias is None else u + bias)))
+            bias, activation = self.biases[k], self.activations[k]
+            inputs, u = y, torch.bmm(y, self.weights[k].mT, out=room.potentials[k])
+            y = u if bias is None else torch.add(u, bias, out=room.activities[k])
+            y = y if activation is None else activation[0](y, out=room.activities[k])
+            self.traffic.append((inputs, u, y))
         gradients: list[tuple[Tensor, Tensor]] = []
         error = loss = None
         if self.end_to_end:
             loss, error, delta = self._objective(y, targets)
-            gradients = self._backward(delta)
+            gradients = self._backward(delta, room)
         updates, biases = [], []
         for k in range(self.reach):
             gradient = gradients[k][0] if self.end_to_end else None
             if k in self.plastic:
                 updates.append(self._ask(k, gradient, error, targets, x))
             elif gradient is not None:
-                updates.append(gradient)
+                updates.append(gradient.neg_())
             if self.end_to_end and self.biases[k] is not None:
-                biases.append(gradients[k][1].sum(1, keepdim=True))
+                biases.append(gradients[k][1].sum(1, keepdim=True).neg_())
         self.updates = updates + biases
         return loss
 
@@ -188,26 +198,27 @@ class Ensemble:
         losses = -logs.gather(2, targets[:, :, None]).mean((1, 2))
         return losses, error, error / answers.shape[1]
 
-    def _backward(self, delta: Tensor) -> list[tuple[Tensor, Tensor]]:
+    def _backward(self, delta: Tensor, room: Room) -> list[tuple[Tensor, Tensor]]:
         """Each layer's weight gradient (E, out, in) and error at its potential (E, B, out)."""
         top, found = delta, []
         for k in reversed(range(len(self.weights))):
             x = self.traffic[k][0]
-            found.append((torch.bmm(delta.mT, x), delta))
+            found.append((torch.bmm(delta.mT, x, out=room.gradients[k]), delta))
             if k:
-                delta = torch.bmm(top, self.matrices[k]) if self.direct else torch.bmm(delta, self.weights[k])
+                back = (top, self.matrices[k]) if self.direct else (delta, self.weights[k])
+                delta = torch.bmm(*back, out=room.errors[k - 1])
                 if self.sparse and k - 1 in self.plastic:
                     delta = delta.addcmul_(self.sparsity / x[0].numel(), x.sign())
-                slope = self.slopes[k - 1]
-                delta = delta if slope is None else delta.mul_(slope(x))
+                activation = self.activations[k - 1]
+                delta = delta if activation is None else activation[1](delta, x, grad_input=delta)
         return found[::-1]
 
     def _ask(self, k: int, gradient: Tensor | None, error: Tensor | None, targets: Tensor, x: Tensor) -> Tensor:
-        """The rule's negative update of layer k."""
+        """The rule's update of layer k."""
         i = self.plastic[k]
         rule = self.rules[i]
         if self.elementwise[i] and gradient is not None:
-            return rule.delta(gradient).neg_()
+            return rule.delta(gradient)
         inputs, u, _ = self.traffic[k]
         given = {
             "pre": inputs,
@@ -223,14 +234,12 @@ class Ensemble:
         def one(signals: dict[str, Any]) -> Tensor:
             return rule.delta(**{name: LinearPre(s) if name == "pre" else s for name, s in signals.items()})
 
-        return vmap(one)({name: given[name] for name in rule.signals}).neg_()
+        return vmap(one)({name: given[name] for name in rule.signals})
 
     def _clip(self) -> None:
-        limits = [training.optimizer.clip for training in self.trainings]
-        if any(limit is not None for limit in limits):
+        if self.clipping:
             norms = torch.stack([update.square().sum((1, 2)) for update in self.updates]).sum(0).sqrt()
-            bounds = torch.tensor([math.inf if limit is None else limit for limit in limits])
-            factors = (bounds / (norms + 1e-6)).clamp(max=1.0).view(-1, 1, 1)
+            factors = (self.clips / (norms + 1e-6)).clamp(max=1.0).view(-1, 1, 1)
             self.updates = [update * factors for update in self.updates]
 
     def alignment(self) -> dict[str, Tensor]:
@@ -239,7 +248,7 @@ class Ensemble:
         found = {}
         for k, i in self.plastic.items():
             x, u, y = self.traffic[k]
-            name, update = short(self.names[i]), -self.updates[trained.index(k)]
+            name, update = short(self.names[i]), self.updates[trained.index(k)]
             found[name] = cosines(update, hebbian(u, x))
             found[f"{name}.post"] = cosines(update, hebbian(y, x))
         return found
@@ -265,43 +274,6 @@ class Ensemble:
             for layer, state in zip(learner.plasticity.layers, self.states, strict=True):
                 for key, value in state.items():
                     layer.state[key].copy_(value[e])
-
-
-class StackedOptimizer:
-    """SGD, Adam or AdamW as `torch.optim` has them, on a stack (E, …) with rates and decay of each network's own."""
-
-    def __init__(self, specs: list[Optimizer], parameter: Tensor) -> None:
-        self.kind, self.momentum, self.nesterov = specs[0].name, specs[0].momentum, specs[0].nesterov
-        self.lr = torch.tensor([spec.lr for spec in specs]).view(-1, 1, 1)
-        self.decay = torch.tensor([spec.weight_decay for spec in specs]).view(-1, 1, 1)
-        self.l1 = torch.tensor([spec.l1 for spec in specs]).view(-1, 1, 1)
-        self.penalised, self.decaying = bool(self.l1.any()), bool(self.decay.any())
-        self.steps = 0
-        self.first: Tensor | None = None
-        self.second = torch.zeros_like(parameter) if self.kind != "sgd" else parameter
-
-    def step(self, parameter: Tensor, gradient: Tensor, annealed: float) -> None:
-        """Move `parameter` in place."""
-        self.steps += 1
-        lr = self.lr * annealed
-        if self.penalised:
-            gradient = gradient + self.l1 * parameter.sign()
-        if self.kind == "adamw":
-            parameter.mul_(1 - lr * self.decay)
-        elif self.decaying:
-            gradient = torch.addcmul(gradient, self.decay, parameter)
-        if self.kind == "sgd":
-            if self.momentum:
-                self.first = gradient.clone() if self.first is None else self.first.mul_(self.momentum).add_(gradient)
-                gradient = gradient + self.momentum * self.first if self.nesterov else self.first
-            parameter.addcmul_(lr, gradient, value=-1)
-            return
-        if self.first is None:
-            self.first = torch.zeros_like(parameter)
-        self.first.lerp_(gradient, 0.1)
-        self.second.mul_(0.999).addcmul_(gradient, gradient, value=0.001)
-        root = (self.second.sqrt() / math.sqrt(1 - 0.999**self.steps)).add_(1e-8)
-        parameter.addcmul_(lr / (1 - 0.9**self.steps), self.first / root, value=-1)
 
 
 def _elementwise(rule: Rule, weight: Tensor) -> bool:
