@@ -13,7 +13,7 @@ from conftest import At, Lab
 from hebbbench.cell import cells
 from hebbbench.cli import app
 from hebbbench.errors import HebbBenchError, ResultError
-from hebbbench.plots import accuracy, curves, heatmap
+from hebbbench.plots import accuracy, axis, curves, heatmap
 from hebbbench.plots.draw import Request, draw
 from hebbbench.plots.series import collect, metric_line, points_of, spread
 from hebbbench.plots.style import styled
@@ -106,6 +106,22 @@ def test_a_heat_map_lays_its_zero_contour_between_the_signs(results):
         heatmap.draw(results, None, None, "probe.test.accuracy")
 
 
+def test_a_metric_against_an_axis_has_a_line_for_each_value_of_the_others(results):
+    noises, decays = (0.0, 0.1), (0.0, 0.01, 0.1)
+    grid = [varied(results[0], n, d, d - n) for n in noises for d in decays]
+    with styled():
+        figure = axis.draw(grid, "decay", "alignment.fc2")
+    (drawn,) = figure.axes
+    found = {c.get_label(): c.lines[0].get_xydata() for c in drawn.containers}
+    assert list(found) == ["parameter noise σ 0", "parameter noise σ 0.1"]
+    assert found["parameter noise σ 0.1"].tolist() == pytest.approx(np.array([[d, d - 0.1] for d in decays]))
+    assert (drawn.get_xscale(), drawn.get_xlabel()) == ("symlog", "weight decay γ")
+    with styled(), pytest.raises(ResultError, match=r"numeric axis 'colour'.*decay"):
+        axis.draw(grid, "colour", "alignment.fc2")
+    with styled(), pytest.raises(ResultError, match=r"no result has the metric 'alignment.fc3'.*alignment.fc2"):
+        axis.draw(grid, "decay", "alignment.fc3")
+
+
 def test_saved_tensors_are_the_weights_before_and_after(lab, results):
     (path,) = (lab.results / "tiny" / "softhebb" / "width=4").glob("seed-0.safetensors")
     saved = tensors.load(path)
@@ -133,7 +149,7 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path):
         tensors.load(path).rows("fc1", "update")
 
 
-@pytest.mark.parametrize("kind", ["accuracy", "gini", "alignment", "features", "updates"])
+@pytest.mark.parametrize("kind", ["accuracy", "axis", "gini", "alignment", "features", "updates"])
 def test_every_picture_is_written_twice_and_repeats_its_bytes(lab, results, kind, tmp_path):
     folder = lab.results / "tiny"
     file = folder / "bp" / "width=64" / "seed-0.safetensors"

@@ -358,7 +358,7 @@ def plot(
         list[str], typer.Argument(help="Protocols, result files or folders; for features and updates a .safetensors.")
     ],
     kind: Annotated[
-        Literal["accuracy", "gini", "alignment", "heatmap", "features", "updates"],
+        Literal["accuracy", "axis", "gini", "alignment", "heatmap", "features", "updates"],
         typer.Option(help="Which picture."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to, without ending: .png, .svg.")] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 from hebbbench import registry
 from hebbbench.errors import ResultError
-from hebbbench.plots import accuracy, curves, heatmap, tensors
+from hebbbench.plots import accuracy, axis, curves, heatmap, tensors
 from hebbbench.plots.series import at_axes, collect
 from hebbbench.plots.style import save, styled
 from hebbbench.protocol import Protocol
@@ -18,7 +18,7 @@ from hebbbench.record.schema import Result
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = Literal["accuracy", "gini", "alignment", "heatmap", "features", "updates"]
+Kind = Literal["accuracy", "axis", "gini", "alignment", "heatmap", "features", "updates"]
 
 
 @dataclass(frozen=True)
@@ -71,8 +71,10 @@ def _of_results(asked: Request) -> Figure:
     metric = asked.metric or (protocol.headline if protocol is not None else "probe.test.accuracy")
     if asked.kind == "heatmap":
         return heatmap.draw(results, asked.x, asked.y, metric)
-    axis = asked.x or next(iter(results[0].axes), "train_seconds")
-    return accuracy.draw(results, axis, metric, protocol, asked.published)
+    if asked.kind == "axis":
+        return axis.draw(results, asked.x, metric)
+    x = asked.x or next(iter(results[0].axes), "train_seconds")
+    return accuracy.draw(results, x, metric, protocol, asked.published)
 
 
 def _protocol(results: Sequence[Result]) -> Protocol | None:

@@ -8,13 +8,11 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError
-from hebbbench.plots.style import COLUMN
+from hebbbench.plots.style import COLUMN, SYMBOLS
 from hebbbench.record.schema import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-SYMBOLS = {"decay": "weight decay γ", "noise": "parameter noise σ"}
 
 
 def draw(results: Sequence[Result], x: str | None, y: str | None, metric: str) -> Figure:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 COLUMN = 3.35
 """Inches of a paper's column; a picture of several panels is a page's two columns wide."""
 
+SYMBOLS = {"decay": "weight decay γ", "noise": "parameter noise σ", "rate": "rate η", "l1": "L1 penalty"}
+"""What an axis of a protocol is called in a picture, where it is not by its name."""
+
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1, 1)), (0, (4, 1, 1, 1)))
