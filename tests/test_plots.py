@@ -116,6 +116,12 @@ def test_a_metric_against_an_axis_has_a_line_for_each_value_of_the_others(result
     assert list(found) == ["parameter noise σ 0", "parameter noise σ 0.1"]
     assert found["parameter noise σ 0.1"].tolist() == pytest.approx(np.array([[d, d - 0.1] for d in decays]))
     assert (drawn.get_xscale(), drawn.get_xlabel()) == ("symlog", "weight decay γ")
+    collapsed = grid[-1].metrics["alignment.fc2"].model_copy(update={"value": None, "reason": "collapsed"})
+    grid.append(grid[-1].model_copy(update={"metrics": {"alignment.fc2": collapsed}, "seed": 1}))
+    with styled():
+        (drawn,) = axis.draw(grid, "decay", "alignment.fc2").axes
+    hollow = [line for line in drawn.get_lines() if line.get_markerfacecolor() == "white"]
+    assert [line.get_xydata().tolist() for line in hollow] == [[], [[0.1, 0.0]]]
     with styled(), pytest.raises(ResultError, match=r"numeric axis 'colour'.*decay"):
         axis.draw(grid, "colour", "alignment.fc2")
     with styled(), pytest.raises(ResultError, match=r"no result has the metric 'alignment.fc3'.*alignment.fc2"):

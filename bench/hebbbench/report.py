@@ -121,9 +121,11 @@ def _mean(results: Sequence[Result], name: str) -> str:
         metric = result.metrics.get(name)
         if metric is not None and metric.value is not None:
             values.append(metric.value)
-        else:
-            fates.add(result.status if metric is None or metric.reason is None else metric.reason.partition(":")[0])
-    return f"{sum(values) / len(values):+.3f}" if values else ", ".join(sorted(fates))
+        elif metric is not None and metric.reason is not None:
+            fates.add(metric.reason.partition(":")[0])
+        elif result.status != "ok":
+            fates.add(result.status)
+    return f"{sum(values) / len(values):+.3f}" if values else ", ".join(sorted(fates)) or "–"
 
 
 def _percent(result: Result, name: str) -> str:

@@ -18,7 +18,8 @@ WIDE = 8
 
 
 def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
-    """Mean over seeds with a bar of ± one standard deviation; a point without a value is left out.
+    """Mean over seeds with a bar of ± one standard deviation. Where no seed has a value there is no point, and where
+    some have none, as when weights collapsed, it is hollow.
 
     Args:
         x: a numeric axis; if None, the first that the results differ in.
@@ -49,12 +50,16 @@ def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
         if line is not None:
             seen |= set(line.x)
             axis.errorbar(line.x, line.mean, yerr=line.sd, label=label, capsize=2, elinewidth=0.8, **look(index))
+            partial = [at for at in zip(line.x, line.mean, strict=True) if at[0] in _without(own, x, metric)]
+            hollow = {**look(index), "linestyle": "none", "markerfacecolor": "white", "zorder": 3}
+            axis.plot([at for at, _ in partial], [mean for _, mean in partial], **hollow)
     if not seen:
         known = sorted({name for result in results for name in result.metrics})
         raise ResultError(f"no result has the metric '{metric}'. {suggestion(metric, known)}")
     above = [value for value in seen if value > 0]
     if above and max(above) / min(above) >= WIDE:
         axis.set_xscale("symlog", linthresh=min(above), linscale=0.5)
+    axis.margins(x=0.06)
     ticks = sorted(seen)
     axis.set_xticks(ticks, [_text(tick) for tick in ticks], rotation=45 if len(ticks) > 5 else 0)
     axis.minorticks_off()
@@ -68,6 +73,13 @@ def _varying(results: Sequence[Result]) -> list[str]:
     """The axes that the results differ in."""
     names = dict.fromkeys(name for result in results for name in result.axes)
     return [name for name in names if len({result.axes.get(name) for result in results}) > 1]
+
+
+def _without(results: Sequence[Result], x: str, metric: str) -> set[float | None]:
+    """Where on the axis some result has no value."""
+    return {
+        _number(result, x) for result in results if (found := result.metrics.get(metric)) is None or found.value is None
+    }
 
 
 def _number(result: Result, name: str) -> float | None:
