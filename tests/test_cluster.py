@@ -242,17 +242,6 @@ def test_a_cell_that_could_not_be_run_as_a_job_gives_a_status_of_one(lab, monkey
     assert "random" in capsys.readouterr().out
 
 
-def test_one_cell_on_several_processes_is_refused(lab, monkeypatch, capsys):
-    from hebbbench import cli
-
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.setattr(sys, "argv", ["hebbbench", "run", "-p", "digits-mlp", "-r", "bp"])
-    with pytest.raises(SystemExit) as left:
-        cli.main()
-    assert left.value.code == 2
-    assert "cannot be split over the ones that torchrun starts" in capsys.readouterr().err
-
-
 def test_a_job_saves_its_cell_before_it_goes_back_into_the_queue(lab, monkeypatch):
     put_back = []
 

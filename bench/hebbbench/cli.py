@@ -5,13 +5,19 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 import hebbbench
 from hebbbench.errors import HebbBenchError, RunInterrupted, TimeLimitReached
+
+if TYPE_CHECKING:
+    from hebbbench.cell import Cell
+    from hebbbench.world import World
 
 app = typer.Typer(
     name="hebbbench",
@@ -71,6 +77,21 @@ def common(
     """Hebbian and biologically plausible learning rules against backpropagation, under fixed protocols."""
 
 
+def _world(device: str | None, executor: str | None) -> AbstractContextManager[tuple[World, str | None]]:
+    """The processes that torchrun started, if it did, and this one's device."""
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        from hebbbench.world import ALONE
+
+        return nullcontext((ALONE, device))
+    if executor is not None:
+        raise HebbBenchError(
+            "torchrun divides each cell over its processes, --executor gives each cell a job. Choose one of the two."
+        )
+    from hebbbench.processes import joined
+
+    return joined(device)
+
+
 @app.command()
 def run(
     protocol: Annotated[str | None, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")] = None,
@@ -112,92 +133,104 @@ def run(
     """Run rules under a protocol and keep one JSON file a cell.
 
     A finished cell is not run twice, an interrupted one goes on where it stopped. Seed 0 if no seed is given.
+    Started by torchrun, each cell is divided over its processes.
 
     Exit status: 0 all cells are done; 1 one failed or diverged; 2 a mistake in what was asked; 75 the time limit came
     first; 130 interrupted. After 75 and 130 the same command goes on.
     """
     began = time.monotonic()
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise HebbBenchError(
-            "a cell runs on one process: it cannot be split over the ones that torchrun starts. Leave torchrun out; "
-            "several cells at a time: --executor local --jobs N."
-        )
-    from hebbbench import backlog
-    from hebbbench.cards import card_of_cell
-    from hebbbench.progress import parse_duration, reporter
-    from hebbbench.report import summary
+    with _world(device, executor) as (world, own):
+        from hebbbench import backlog
+        from hebbbench.cards import card_of_cell
+        from hebbbench.progress import parse_duration, reporter
+        from hebbbench.report import summary
 
-    seconds = parse_duration(time_limit) if time_limit is not None else None
-    if missing:
-        waiting, refused = backlog.missing(
-            results, cache, protocol=protocol, rules=rule or [], seeds=seed or [], axes=axis or []
-        )
-        print("\n".join([*(f"skipped: {line}" for line in refused), backlog.headline(waiting, results)]), flush=True)
-    else:
-        waiting = backlog.asked_for(results, cache, protocol, rule or [], seed or ["0"], axis or [])
-    planned = [item.cell for item in waiting]
-    if dry_run:
-        print(backlog.listing(waiting, results, data_root, cache))
-        return
-    from hebbbench.training.cluster import run_on
-    from hebbbench.training.grid import run_cells
-    from hebbbench.training.interrupt import TimeLimit
-    from hebbbench.training.run import Settings, check_cell
-
-    if not missing:
-        for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
-            check_cell(cell)
-    limit = TimeLimit(seconds, began) if seconds is not None else None
-    settings = Settings(
-        device=device,
-        data_root=data_root,
-        cache=cache,
-        diagnostics=diagnostics,
-        save_weights=save_weights,
-        limit=limit,
-    )
-    again = None if missing else backlog.whole_row(planned, protocol or "")
-    out = reporter()
-    done = []
-    try:
-        if executor is not None:
-            at_once = jobs or (len(planned) if executor == "slurm" else 1)
-            coming = run_on(
-                executor,
-                planned,
-                results,
-                settings,
-                out,
-                force=force,
-                skip=missing,
-                jobs=at_once,
-                seconds=seconds,
-                options=sbatch or [],
+        seconds = parse_duration(time_limit) if time_limit is not None else None
+        if missing:
+            waiting, refused = world.told(
+                lambda: backlog.missing(
+                    results, cache, protocol=protocol, rules=rule or [], seeds=seed or [], axes=axis or []
+                )
+            )
+            print(
+                "\n".join([*(f"skipped: {line}" for line in refused), backlog.headline(waiting, results)]), flush=True
             )
         else:
-            coming = run_cells(
-                planned,
-                results,
-                settings,
-                out,
-                force=force,
-                card=lambda cell: card_of_cell(cell, cache, out.say),
-                skip=missing,
+            waiting = world.told(
+                lambda: backlog.asked_for(results, cache, protocol, rule or [], seed or ["0"], axis or [])
             )
-        for result in coming:
-            done.append(result)
-            if done[-1].status != "ok":
-                out.say(f"  {done[-1].status}: {done[-1].reason}")
-    except TimeLimitReached:
-        out.close()
-        if done:
-            print(summary(done, results, again))
-        raise
-    except KeyboardInterrupt as error:
-        raise RunInterrupted("stopped. Run the same command again to go on.") from error
-    finally:
-        out.close()
-    print(summary(done, results, again))
+        planned = [item.cell for item in waiting]
+        if dry_run:
+            print(backlog.listing(waiting, results, data_root, cache))
+            return
+        from hebbbench.training.cluster import run_on
+        from hebbbench.training.grid import run_cells
+        from hebbbench.training.interrupt import TimeLimit
+        from hebbbench.training.run import Settings, check_cell
+
+        all_rows: Callable[[Cell], bool] | None = None
+        if world.size > 1:
+            from hebbbench.checks.shares import sees_all_rows
+
+            all_rows = sees_all_rows
+        if not missing:
+            for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
+                check_cell(cell)
+                if all_rows is not None:
+                    all_rows(cell)
+        limit = TimeLimit(seconds, began) if seconds is not None else None
+        settings = Settings(
+            device=own,
+            data_root=data_root,
+            cache=cache,
+            diagnostics=diagnostics,
+            save_weights=save_weights,
+            limit=limit,
+            world=world,
+            all_rows=all_rows,
+        )
+        again = None if missing else backlog.whole_row(planned, protocol or "")
+        out = reporter()
+        done = []
+        try:
+            if executor is not None:
+                at_once = jobs or (len(planned) if executor == "slurm" else 1)
+                coming = run_on(
+                    executor,
+                    planned,
+                    results,
+                    settings,
+                    out,
+                    force=force,
+                    skip=missing,
+                    jobs=at_once,
+                    seconds=seconds,
+                    options=sbatch or [],
+                )
+            else:
+                coming = run_cells(
+                    planned,
+                    results,
+                    settings,
+                    out,
+                    force=force,
+                    card=lambda cell: card_of_cell(cell, cache, out.say),
+                    skip=missing,
+                )
+            for result in coming:
+                done.append(result)
+                if done[-1].status != "ok":
+                    out.say(f"  {done[-1].status}: {done[-1].reason}")
+        except TimeLimitReached:
+            out.close()
+            if done:
+                print(summary(done, results, again))
+            raise
+        except KeyboardInterrupt as error:
+            raise RunInterrupted("stopped. Run the same command again to go on.") from error
+        finally:
+            out.close()
+        print(summary(done, results, again))
     left_out = executor is not None and not missing and len(done) < len(planned)
     if left_out or any(result.status != "ok" for result in done):
         raise typer.Exit(UNFINISHED)

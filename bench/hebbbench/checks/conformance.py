@@ -16,7 +16,7 @@ from collections.abc import Callable, Collection
 import torch
 
 from hebbbench import registry
-from hebbbench.checks import knobs, numerics, plausibility, recipes, reference, repeat, text, toy
+from hebbbench.checks import knobs, numerics, plausibility, recipes, reference, repeat, shares, text, toy
 from hebbbench.checks.network import undisturbed
 from hebbbench.checks.report import Outcome, Report
 from hebbbench.checks.subject import Failed, Skipped, Subject
@@ -43,6 +43,7 @@ CHECKS: dict[str, Check] = {
     "same-bits": repeat.same_bits,
     "sample-order": repeat.sample_order,
     "own-signals": repeat.own_signals,
+    "shares": shares.shares,
     "checkpoint": repeat.checkpoint,
     "recipes": recipes.resolve_all,
     "reference": reference.own_reference,

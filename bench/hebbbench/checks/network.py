@@ -15,6 +15,7 @@ from hebbbench.cell import Cell
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, resolve
 from hebbbench.training.learner import Learner
+from hebbbench.world import ALONE, World
 
 INPUTS = 30
 WIDTHS = (40, 24, 24)
@@ -47,12 +48,17 @@ def toy_cell(rule: str, hyperparameters: dict[str, Any], widths: tuple[int, ...]
     return Cell(protocol, {}, rule, resolve(protocol, recipe, rule), seed)
 
 
-def build_learner(cell: Cell, inputs: int, classes: int, dtype: torch.dtype) -> Learner:
-    """The cell's learner for flat rows (N, inputs), on the CPU, with all its tensors of one type."""
+def build_learner(
+    cell: Cell, inputs: int, classes: int, dtype: torch.dtype, world: World = ALONE, whole: bool = False
+) -> Learner:
+    """The cell's learner for flat rows (N, inputs), on the CPU, with all its tensors of one type.
+
+    `world` and `whole` are those of `Learner`.
+    """
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
-        return Learner(cell, (1, inputs, 1), classes, torch.device("cpu"))
+        return Learner(cell, (1, inputs, 1), classes, torch.device("cpu"), world=world, whole=whole)
     finally:
         torch.set_default_dtype(usual)
 

@@ -14,6 +14,7 @@ from hebbbench.errors import DataError
 
 Layout = Literal["image", "flat", "tokens"]
 Augment = Literal["none", "crop-flip", "resized-crop-flip"]
+WHOLE = slice(None)
 
 
 def _need_cpu(generator: torch.Generator | None, purpose: str) -> torch.Generator:
@@ -107,15 +108,17 @@ class Batches:
         code = torch.randint(2 * places * places, (size,), generator=generator)
         return code // 2 // places, code // 2 % places, code % 2 == 1
 
-    def batch(self, index: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """(x, y) of the samples `index`, int64 (B,), augmented if these batches are.
+    def batch(
+        self, index: Tensor, generator: torch.Generator | None = None, part: slice = WHOLE
+    ) -> tuple[Tensor, Tensor]:
+        """(x, y) of the samples `index`, int64 (B,), augmented if these batches are; only those of `part`.
 
-        `generator`, on the CPU, is needed (else DataError) and used only for augmentation.
+        `generator`, on the CPU, is needed (else DataError) and used only for augmentation, drawn for all of `index`.
         """
         if self.augment == "none":
-            return self.plain(index)
+            return self.plain(index[part])
         top, left, flip = self.draw(len(index), _need_cpu(generator, "augmentation"))
-        return self._placed(index, top, left, flip)
+        return self._placed(index[part], top[part], left[part], flip[part])
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(x, y) of the samples `index`, int64 (B,), never augmented."""
@@ -165,9 +168,11 @@ class Pairs:
         """y of the samples `index`."""
         return self._y.index_select(0, index.to(self.device))
 
-    def batch(self, index: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """(x, y) of the samples `index`, int64 (B,)."""
-        return self.plain(index)
+    def batch(
+        self, index: Tensor, generator: torch.Generator | None = None, part: slice = WHOLE
+    ) -> tuple[Tensor, Tensor]:
+        """(x, y) of the samples `index`, int64 (B,); only those of `part`."""
+        return self.plain(index[part])
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(x, y) of the samples `index`, int64 (B,)."""

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 from hebbbench.errors import DataError
+from hebbbench.world import ALONE, World
 
-from .batches import Layout
+from .batches import WHOLE, Layout
 from .encoded import EncodedSplit
 
 WORKERS_VARIABLE = "HEBBBENCH_WORKERS"
@@ -68,20 +69,27 @@ class Decoded:
         """y of the samples `index`, int64 (B,)."""
         return self._labels.index_select(0, index.to(self.device))
 
-    def batch(self, index: Tensor, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
-        """(x, y) of the samples `index`, int64 (B,), augmented if these batches are; decoded in this process."""
-        return self._ready(index, self._decoder[self._order(index, generator)])
+    def batch(
+        self, index: Tensor, generator: torch.Generator | None = None, part: slice = WHOLE
+    ) -> tuple[Tensor, Tensor]:
+        """(x, y) of the samples `index`, int64 (B,), augmented if these batches are; only those of `part`.
+
+        Decoded in this process. Seeds are drawn for all of `index`.
+        """
+        return self._ready(index[part], self._decoder[self._order(index, generator, part)])
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(x, y) of the samples `index`, int64 (B,), never augmented; decoded in this process."""
         return self._ready(index, self._decoder[self._order(index, None)])
 
     def ahead(
-        self, parts: Sequence[Tensor], generators: Iterable[torch.Generator] | None
+        self, parts: Sequence[Tensor], generators: Iterable[torch.Generator] | None, world: World = ALONE
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """`batch` of each of `parts` with its generator, or `plain` without, prepared by the workers."""
         sources: Iterable[torch.Generator | None] = generators if generators is not None else [None] * len(parts)
-        orders = [self._order(part, source) for part, source in zip(parts, sources, strict=False)]
+        orders = [
+            self._order(part, source, world.part(len(part))) for part, source in zip(parts, sources, strict=False)
+        ]
         loader: Iterable[Any] = (
             torch.utils.data.DataLoader(
                 self._decoder,  # type: ignore[arg-type]
@@ -96,12 +104,12 @@ class Decoded:
             else map(self._decoder.__getitem__, orders)
         )
         for part, made in zip(parts, loader, strict=True):
-            yield self._ready(part, made)
+            yield self._ready(part[world.begin(len(part))], made)
 
-    def _order(self, index: Tensor, generator: torch.Generator | None) -> Order:
+    def _order(self, index: Tensor, generator: torch.Generator | None, part: slice = WHOLE) -> Order:
         if self.augment == "none" or generator is None:
-            return index.tolist(), None
-        return index.tolist(), torch.randint(2**62, (len(index),), generator=generator).tolist()
+            return index[part].tolist(), None
+        return index[part].tolist(), torch.randint(2**62, (len(index),), generator=generator)[part].tolist()
 
     def _ready(self, index: Tensor, made: Tensor | str) -> tuple[Tensor, Tensor]:
         if isinstance(made, str):
@@ -150,18 +158,27 @@ def worker_count() -> int:
 
 
 def ahead(
-    batches: Any, parts: Sequence[Tensor], generators: Iterable[torch.Generator] | None = None
+    batches: Any,
+    parts: Sequence[Tensor],
+    generators: Iterable[torch.Generator] | None = None,
+    world: World = ALONE,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """The batches of `parts`, one after another: augmented with their generators, or plain without.
 
-    What is decoded by workers is prepared while the device is busy; what lies on the device is gathered there.
+    What is decoded by workers is prepared while the device is busy; what lies on the device is gathered there. Of each
+    batch only this process's share is made, and the batch is the one at hand in `world` until the next is asked for.
     """
-    if isinstance(batches, Decoded):
-        yield from batches.ahead(parts, generators)
-    elif generators is None:
-        yield from map(batches.plain, parts)
-    else:
-        yield from map(batches.batch, parts, generators)
+    try:
+        if isinstance(batches, Decoded):
+            yield from batches.ahead(parts, generators, world)
+        elif generators is None:
+            for part in parts:
+                yield batches.plain(part[world.begin(len(part))])
+        else:
+            for part, source in zip(parts, generators, strict=False):
+                yield batches.batch(part, source, world.begin(len(part)))
+    finally:
+        world.end()
 
 
 def _leave_interrupts_to_the_parent(_worker: int) -> None:

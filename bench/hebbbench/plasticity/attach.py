@@ -16,10 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
+from hebbbench.plasticity.divided import SharedPre, WholePre
 from hebbbench.plasticity.recompute import will_run_again
 from hebbbench.plasticity.rule import Rule, per_layer
 from hebbbench.plasticity.select import select
 from hebbbench.plasticity.signals import Pre, check_layer, post_rows, pre_of, weight_like, weight_rows
+from hebbbench.world import ALONE, World, shown_shares
 
 
 class PassEnded(Exception):
@@ -27,13 +29,21 @@ class PassEnded(Exception):
 
 
 class PlasticLayer:
-    """One layer, its rule and the rule's own tensors."""
+    """One layer, its rule and the rule's own tensors.
 
-    def __init__(self, name: str, module: nn.Linear | nn.Conv2d, rule: Rule) -> None:
+    Args:
+        world: which processes a batch is divided over; whole: whether the rule is shown all processes' rows.
+    """
+
+    def __init__(
+        self, name: str, module: nn.Linear | nn.Conv2d, rule: Rule, world: World = ALONE, whole: bool = False
+    ) -> None:
         check_layer(name, module)
         self.name = name
         self.module = module
         self.rule = rule
+        self.world = world
+        self.whole = whole
         self.state = rule.init(weight_rows(module.weight.detach()))
         self._pre: Pre | None = None
         self._post: Tensor | None = None
@@ -54,9 +64,16 @@ class PlasticLayer:
             )
         self._observed = True
         if "pre" in self.rule.signals:
-            self._pre = pre_of(self._hold(x), output, self.module)
+            self._pre = self._seen(pre_of(self._hold(x), output, self.module))
         if "post" in self.rule.signals:
             self._post = post_rows(self._hold(output), self.module)
+            if self.whole:
+                self._post = self.world.rows(self._post)
+
+    def _seen(self, pre: Pre) -> Pre:
+        if self.world.share is None:
+            return pre
+        return WholePre(pre, self.world) if self.whole else SharedPre(pre, self.world)
 
     def _hold(self, activity: Tensor) -> Tensor:
         activity = activity.detach()
@@ -79,7 +96,8 @@ class PlasticLayer:
             late["grad"] = weight_rows(late["grad"])
         signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
         signals |= late
-        with torch.autocast(self.module.weight.device.type, enabled=False):
+        shares = ALONE if self.whole else self.world
+        with torch.autocast(self.module.weight.device.type, enabled=False), shown_shares(shares):
             delta = self.rule.delta(**{name: signals[name] for name in self.rule.signals})
         self._let_go()
         weight = self.module.weight
@@ -108,6 +126,7 @@ class Plasticity:
         model: the network; in-place activations are switched off, because they would overwrite a potential.
         patterns: which layers are plastic, see `select`.
         rule: the rule's class; `hyperparameters` may hold lists, one value a layer.
+        world: which processes a batch is divided over; whole: whether the rule is shown all processes' rows.
 
     Raises:
         ProtocolError: a pattern matches no module.
@@ -115,14 +134,22 @@ class Plasticity:
     """
 
     def __init__(
-        self, model: nn.Module, patterns: list[str], rule: type[Rule], hyperparameters: dict[str, Any]
+        self,
+        model: nn.Module,
+        patterns: list[str],
+        rule: type[Rule],
+        hyperparameters: dict[str, Any],
+        world: World = ALONE,
+        whole: bool = False,
     ) -> None:
         chosen = select(model, patterns)
         rules = per_layer(rule, hyperparameters, list(chosen))
         self.layers = [
-            PlasticLayer(name, module, layer_rule)
+            PlasticLayer(name, module, layer_rule, world, whole)
             for (name, module), layer_rule in zip(chosen.items(), rules, strict=True)
         ]
+        self.world = world
+        self._rows = world.rows if whole else lambda rows: rows
         self.moment = _moment(rule)
         self.constrained = rule.constrain is not Rule.constrain
         self.wants_error = "error" in rule.signals
@@ -161,6 +188,7 @@ class Plasticity:
             if self._learning is None or weight.grad is None:
                 return
             if index in self._learning:
+                self.world.sum_in_place([weight.grad])
                 self.layers[index].learn(grad=weight.grad, **self._outside)
             else:
                 weight.grad = None  # a frozen plastic layer follows neither the rule nor the gradient
@@ -181,10 +209,11 @@ class Plasticity:
         """
         self._learning = set(range(len(self.layers))) if only is None else {only}
         self._awaited = set(self._learning) if stop_after_last else set()
-        self._outside = {"labels": labels}
+        self._outside = {"labels": self._rows(labels)}
         if self.wants_input and x is not None:
             rows = x.detach().flatten(1)
-            self._outside["input"] = rows if rows.is_floating_point() else rows.float()  # tokens, as numbers
+            rows = rows if rows.is_floating_point() else rows.float()  # tokens, as numbers
+            self._outside["input"] = self._rows(rows)
         try:
             yield
         except PassEnded:
@@ -196,7 +225,7 @@ class Plasticity:
 
     def on_error(self, error: Tensor) -> None:
         """Hand the output error (N, classes) to rules that ask for it; within `learning`, before the backward pass."""
-        self._outside["error"] = error
+        self._outside["error"] = self._rows(error)
         if self.moment == "output":
             for index in sorted(self._learning or ()):
                 self.layers[index].learn(**self._outside)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.chain import Chain
 from hebbbench.plasticity.rule import Rule
+from hebbbench.world import ALONE, World
 
 
 class Procedure:
@@ -42,11 +43,12 @@ class Procedure:
         with torch.no_grad():
             self.state = self.rule.begin(self.network)
 
-    def run(self, x: Tensor, labels: Tensor) -> Tensor | None:
+    def run(self, x: Tensor, labels: Tensor, world: World = ALONE) -> Tensor | None:
         """Lay the procedure's update, negated, in the parameters' `grad`.
 
         Args:
             x: input, (N, …); labels: (N,).
+            world: which processes the batch is divided over; `grad` is this one's contribution to the whole's.
 
         Returns:
             The mean cross-entropy of the first answer the read-out gave, a scalar; None if it gave none.
@@ -61,8 +63,8 @@ class Procedure:
                 raise RuleError(
                     f"rule {type(self.rule).__name__}: step must return a scalar tensor that depends on the weights."
                 )
-            objective.backward()
-        return F.cross_entropy(answers[0], labels) if answers else None
+            world.weighted(objective).backward()
+        return world.mean(F.cross_entropy(answers[0], labels)) if answers else None
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:

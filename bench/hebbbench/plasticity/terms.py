@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hebbbench.plasticity.signals import Pre
+from hebbbench.world import present
 
 
 def hebb(a: Tensor, pre: Pre) -> Tensor:
@@ -27,7 +28,7 @@ def decay(a: Tensor, weight: Tensor) -> Tensor:
         a: the factor that drives forgetting, (B, out); Oja's is y².
         weight: w, (out, in).
     """
-    return a.mean(0).unsqueeze(1) * weight
+    return present().mean(a.mean(0)).unsqueeze(1) * weight
 
 
 def layer_max(delta: Tensor) -> Tensor:
@@ -70,7 +71,7 @@ def correlation(a: Tensor) -> Tensor:
     Args:
         a: postsynaptic factor, (B, out).
     """
-    return (a.T @ a).div_(a.shape[0])
+    return present().mean((a.T @ a).div_(a.shape[0]))
 
 
 def cosine(pre: Pre, post: Tensor, weight: Tensor) -> Tensor:

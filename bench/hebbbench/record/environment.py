@@ -17,11 +17,12 @@ from hebbbench.record.schema import Environment
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
 
 
-def describe(device: str, determinism_probe: bool | None) -> Environment:
+def describe(device: str, determinism_probe: bool | None, processes: int = 1) -> Environment:
     """The environment of a run on `device` ('cpu', 'cuda', 'cuda:0').
 
     Args:
         determinism_probe: whether the first steps, run twice, gave the same bits; None if that was not tried.
+        processes: over how many the cell was divided.
     """
     import torch
 
@@ -53,6 +54,7 @@ def describe(device: str, determinism_probe: bool | None) -> Environment:
         },
         deterministic=attempt("deterministic", torch.are_deterministic_algorithms_enabled),
         determinism_probe=determinism_probe,
+        processes=processes,
         unavailable=unavailable,
     )
 

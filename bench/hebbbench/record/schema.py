@@ -138,7 +138,18 @@ class Environment(Strict):
     precision: dict[str, Any]
     deterministic: bool | None = Field(description="whether torch's deterministic algorithms were asked for")
     determinism_probe: bool | None = Field(description="whether the first steps, run twice, gave the same bits")
+    processes: PositiveInt = Field(
+        default=1, description="over how many the cell was divided, each on a device like this one; left out if one"
+    )
     unavailable: dict[str, str]
+
+    @model_serializer(mode="wrap")
+    def _without_the_usual(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results from before a cell could be divided keep their canonical text."""
+        plain: dict[str, Any] = whole(self)
+        if self.processes == 1:
+            plain.pop("processes", None)
+        return plain
 
 
 class Stop(Strict):

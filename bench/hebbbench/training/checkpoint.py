@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from hebbbench.record.store import write_atomic
+from hebbbench.world import ALONE, World
 
 FORMAT = 2
 """Of what is saved; a checkpoint of another format is not read."""
@@ -25,16 +26,26 @@ class Checkpoint:
         cell: the cell's identity; another rule, recipe, seed or protocol is another file.
         interval: seconds between two checkpoints.
         early: write the first as soon as possible, so that what one takes is known.
+        world: of the processes that train the cell, which all hold the same, the first one keeps the file.
     """
 
-    def __init__(self, folder: Path, cell: str, interval: float = 60.0, early: bool = False) -> None:
+    def __init__(
+        self, folder: Path, cell: str, interval: float = 60.0, early: bool = False, world: World = ALONE
+    ) -> None:
         self.path = folder / f"{cell}.pt"
         self._interval = interval
         self._early = early
+        self._world = world
         self._last = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
         """What was saved, or None. A damaged file is removed: the cell starts anew, with the same bits."""
+        loaded = self._world.told(self._read)
+        if loaded is not None:
+            torch.set_num_threads(loaded["threads"])
+        return loaded
+
+    def _read(self) -> dict[str, Any] | None:
         if not self.path.exists():
             return None
         try:
@@ -49,11 +60,13 @@ class Checkpoint:
         if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
             self.remove()
             return None
-        torch.set_num_threads(loaded["threads"])
         return loaded
 
     def due(self) -> bool:
         """Whether the interval has passed since the last save."""
+        return self._world.any(self._world.rank == 0 and self._has_passed())
+
+    def _has_passed(self) -> bool:
         return self._early or time.monotonic() - self._last >= self._interval
 
     def save(self, state: dict[str, Any]) -> None:
@@ -62,6 +75,8 @@ class Checkpoint:
         Raises:
             ResultError: the folder cannot be written or the disk is full; the old checkpoint still stands.
         """
+        if self._world.rank:
+            return
         buffer = io.BytesIO()
         torch.save({"format": FORMAT, "threads": torch.get_num_threads(), **state}, buffer)
         payload = buffer.getvalue()
@@ -70,6 +85,8 @@ class Checkpoint:
 
     def remove(self) -> None:
         """The cell is done; what a killed process left half-written goes too."""
+        if self._world.rank:
+            return
         for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")):
             path.unlink(missing_ok=True)
 

@@ -38,13 +38,18 @@ from hebbbench.training.probe import MANY_CLASSES, Labelled, LinearProbe, fit, h
 from hebbbench.training.published import PublishedReadout
 from hebbbench.training.witness import Witness
 from hebbbench.training.work import count
+from hebbbench.world import ALONE, World
 
 PROBED_STEPS = 2
 """Steps run twice, before training, to see whether this machine repeats its bits."""
 
 
 class Course:
-    """The course of one cell."""
+    """The course of one cell.
+
+    Args:
+        world: which processes the cell is divided over; whole: whether its rule is shown all rows of a batch.
+    """
 
     def __init__(
         self,
@@ -57,6 +62,8 @@ class Course:
         read_test: bool,
         diagnostics: bool = False,
         limit: TimeLimit | None = None,
+        world: World = ALONE,
+        whole: bool = False,
     ) -> None:
         self.cell = cell
         self.dataset = dataset
@@ -67,9 +74,11 @@ class Course:
         self.read_test = read_test
         self.diagnostics = diagnostics
         self.limit = limit
+        self.world = world
+        self.whole = whole
         self.stopped = False
         self.trained: Learner | None = None
-        self.measured = Measured()
+        self.measured = Measured(processes=world.size)
         train, validation = split_indices(dataset.train.labels, cell.work.data.validation)
         self.train_indices = torch.as_tensor(train, device=device)
         self.validation_indices = torch.as_tensor(validation, device=device)
@@ -87,7 +96,10 @@ class Course:
         reason: str | None = None
         stop: schema.Stop | None = None
         measured = self.measured
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())), stop_requests(self.limit) as request:
+        with (
+            torch.random.fork_rng(devices=range(torch.cuda.device_count())),
+            stop_requests(self.limit, self.world) as request,
+        ):
             try:
                 self._measure(request)
             except Diverged as error:
@@ -106,7 +118,10 @@ class Course:
                 status, reason = "failed", f"{type(error).__name__} during {measured.phase}: {_line(error)}"
             self.stopped = request.signalled
         if status == "failed":
+            reason = self.world.failed(str(reason))
             stop = schema.Stop(phase=measured.phase, step=measured.state.step)
+        else:
+            self.stopped = self.world.any(self.stopped)
         measured.state.tick()
         return self.record(identity, status, reason, stop, started)
 
@@ -321,7 +336,9 @@ class Course:
         return Witness(model, learner)
 
     def learner(self) -> Learner:
-        return Learner(self.cell, self.dataset.shape, self.dataset.classes, self.device)
+        return Learner(
+            self.cell, self.dataset.shape, self.dataset.classes, self.device, world=self.world, whole=self.whole
+        )
 
     def batches(self, split: Split | EncodedSplit) -> Any:
         data = self.cell.work.data
@@ -362,8 +379,8 @@ class Course:
     ) -> float:
         """The network's own read-out, in inference mode, on the indexed samples."""
         correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for x, labels in ahead(batches, indices.split(256)):
-            correct += hits(learner.logits(x), labels, top)
+        for x, labels in ahead(batches, indices.split(256), world=self.world):
+            correct += self.world.sum(hits(learner.logits(x), labels, top))
             pause()
         return correct.item() / len(indices)
 
@@ -377,12 +394,14 @@ class Course:
             for step in range(PROBED_STEPS):
                 source = generator(self.cell.seed, "determinism probe", step)
                 order = torch.randperm(len(self.train_indices), generator=source)[:size]
-                x, labels = batches.batch(self.train_indices[order.to(self.device)], source)
+                part = self.world.begin(size)
+                x, labels = batches.batch(self.train_indices[order.to(self.device)], source, part)
                 only = 0 if training.schedule == "layerwise" else None
                 if self.measured.work is None:
                     self.measured.work = count(learner, x, labels, step, only)
                 else:
                     learner.step(x, labels, step, 0.0, only)
+            self.world.end()
             digests.add(learner.digest())
         return len(digests) == 1
 

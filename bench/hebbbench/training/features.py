@@ -41,7 +41,7 @@ def estimate_statistics(
     order = torch.randperm(len(indices), generator=generator(learner.seed, "statistics"))[:samples]
     with torch.no_grad():
         parts = indices[order.to(indices.device)].split(STATISTICS_BATCH)
-        for x, _ in ahead(batches, [part for part in parts if len(part) > 1]):
+        for x, _ in ahead(batches, [part for part in parts if len(part) > 1], world=learner.world):
             learner.model.body(x)
             pause()
     for norm, momentum in zip(norms, momenta, strict=True):
@@ -71,11 +71,13 @@ def extract(
     """The frozen body's features of the indexed samples, (n, features) float32.
 
     They stay on the device if they fill at most half of its free memory, else in main memory, else in a
-    memory-mapped file under `scratch` that vanishes with the process. `pause` is called after every batch.
+    memory-mapped file under `scratch` that vanishes with the process. `pause` is called after every batch. Where a
+    batch is divided over processes, each ends up with all features.
     """
     features: Tensor | None = None
-    for number, (x, _) in enumerate(ahead(batches, indices.split(EXTRACT_BATCH) if len(indices) else [])):
-        start, rows = number * EXTRACT_BATCH, learner.features(x)
+    parts = indices.split(EXTRACT_BATCH) if len(indices) else []
+    for number, (x, _) in enumerate(ahead(batches, parts, world=learner.world)):
+        start, rows = number * EXTRACT_BATCH, learner.world.rows(learner.features(x))
         if features is None:
             features = _allocate(len(indices), rows.shape[1], learner.device, scratch)
         features[start : start + len(rows)] = rows

@@ -18,7 +18,7 @@ from hebbbench.record.card import Card
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
-from hebbbench.training.interrupt import TimeLimit, stop_requests
+from hebbbench.training.interrupt import stop_requests
 from hebbbench.training.loop import batches_per_epoch
 from hebbbench.training.run import Settings, finished, load_with_progress, run_cell
 from hebbbench.training.together import CHUNK, can_be_together, chunks, train_together
@@ -49,7 +49,7 @@ def run_cells(
         TimeLimitReached: the time left is too short for the cell at hand or for the next one.
         RunInterrupted, HebbBenchError: as `run_cell`.
     """
-    store.check_writable(results)
+    settings.world.told(partial(store.check_writable, results))
     device = prepare_torch(settings.device)
     together: list[Cell] = []
     shapes: dict[str, bool] = {}
@@ -70,7 +70,7 @@ def run_cells(
             kind = canonical_json([cell.protocol.hash, cell.axes, cell.rule, cell.recipe.identity()])
             if kind not in shapes:
                 plain = not (settings.diagnostics or settings.save_weights or cell.work.diagnostics)
-                shapes[kind] = plain and can_be_together(cell, device)
+                shapes[kind] = plain and settings.world.size == 1 and can_be_together(cell, device)
             if shapes[kind]:
                 done = None if force else finished(cell, cell.identity(dataset.identity), results)
                 if done is None:
@@ -78,7 +78,7 @@ def run_cells(
                 else:
                     yield done
                 continue
-            _need_time(settings.limit, f"cell {number} of {len(planned)}")
+            _need_time(settings, f"cell {number} of {len(planned)}")
             reporter.say(f"[{number}/{len(planned)}] {cell}")
             if settings.limit is not None:
                 card(cell)  # measured and kept now, because behind the cell there may be no time for it
@@ -116,7 +116,7 @@ def _run_together(
                 identities.append(cell.identity(dataset.identity))
                 kept = Checkpoint(cache / "checkpoints", identities[-1])
                 courses.append(Course(cell, dataset, kept, device, cache / "scratch", reporter, read_test=True))
-            _need_time(settings.limit, f"the next {len(chunk)} networks")
+            _need_time(settings, f"the next {len(chunk)} networks")
             with stop_requests(settings.limit) as request:
                 for cell, result in zip(chunk, train_together(courses, identities, request, reporter), strict=True):
                     result = result.model_copy(update={"card": card(cell)})
@@ -126,9 +126,10 @@ def _run_together(
         reporter.end()
 
 
-def _need_time(limit: TimeLimit | None, what: str) -> None:
+def _need_time(settings: Settings, what: str) -> None:
     """Stop before beginning what could not come to its first safe stop in the time left."""
-    if limit is not None and not limit.spare(2 * limit.setup):
+    limit = settings.limit
+    if limit is not None and settings.world.any(not limit.spare(2 * limit.setup)):
         raise TimeLimitReached(
             f"stopped before {what}: the time limit of {duration(limit.seconds)} is near. "
             "Run the same command again to go on from there."

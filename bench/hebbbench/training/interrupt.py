@@ -11,6 +11,7 @@ from types import FrameType
 
 from hebbbench.errors import RunInterrupted, TimeLimitReached
 from hebbbench.progress import duration
+from hebbbench.world import ALONE, World
 
 LEAVE_SECONDS = 1.0
 """What is left for a process to close its files and end."""
@@ -43,11 +44,13 @@ class StopRequest:
     """Whether a run is to stop: Ctrl-C or SIGTERM came, or its time limit is near.
 
     How near is measured, not guessed: the longest time between two looks, saving a checkpoint included, is taken
-    twice. For that a run under a limit saves its first checkpoint early (see `Checkpoint`).
+    twice. For that a run under a limit saves its first checkpoint early (see `Checkpoint`). Several processes stop
+    together: all look equally often, and one reason on any of them is enough.
     """
 
-    def __init__(self, limit: TimeLimit | None = None) -> None:
+    def __init__(self, limit: TimeLimit | None = None, world: World = ALONE) -> None:
         self.signalled = False
+        self.world = world
         self._limit = limit
         self._last = time.monotonic()
         self._looks = 0
@@ -64,7 +67,9 @@ class StopRequest:
                 self._longest = max(self._longest, now - self._last)
             self._last, self._looks = now, self._looks + 1
             self._late = self._late or not self._limit.spare(2 * self._longest)
-        return self.signalled or self._late
+        told = self.world.highest(2 * self.signalled + self._late)
+        self.signalled, self._late = self.signalled or told >= 2, self._late or told == 1
+        return told > 0
 
     def stopped(self, where: str) -> RunInterrupted:
         """The error that ends the run: `where` says how far it has come."""
@@ -75,15 +80,18 @@ class StopRequest:
 
 
 @contextmanager
-def stop_requests(limit: TimeLimit | None = None) -> Iterator[StopRequest]:
-    """Within this context the first Ctrl-C or SIGTERM sets a flag; a second one interrupts at once."""
-    request = StopRequest(limit)
+def stop_requests(limit: TimeLimit | None = None, world: World = ALONE) -> Iterator[StopRequest]:
+    """Within this context the first Ctrl-C or SIGTERM sets a flag; a second one interrupts at once.
+
+    Not so one of several processes: Ctrl-C reaches it from the terminal and once more from torchrun.
+    """
+    request = StopRequest(limit, world)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
 
     def on_signal(number: int, frame: FrameType | None) -> None:
-        if request.signalled:
+        if request.signalled and world.size == 1:
             raise KeyboardInterrupt
         request.signalled = True
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +16,7 @@ from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.errors import ProtocolError
 from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.divided import divide
 from hebbbench.plasticity.feedback import lay
 from hebbbench.plasticity.procedure import Procedure
 from hebbbench.plasticity.recompute import run_again_backward
@@ -24,6 +26,7 @@ from hebbbench.rng import derive, generator, torch_seeded
 from hebbbench.training import optimise
 from hebbbench.training.network import build_model, drops, initialise, normalisations_before
 from hebbbench.training.sparsity import Penalty
+from hebbbench.world import ALONE, World
 
 if TYPE_CHECKING:
     from hebbbench.training.observer import Observer
@@ -61,6 +64,8 @@ class Learner:
         device: where it lives.
         recompute: whether the network's segments compute their activity anew in the backward pass, which changes no
             number; by default if it has more than `DEEP` of them.
+        world: which processes every batch is divided over.
+        whole: whether the rule is shown the rows of the whole batch; see `plasticity/divided.py`.
 
     Raises:
         HebbBenchError: the architecture's options, the plastic layers or the recipe do not fit together.
@@ -73,6 +78,8 @@ class Learner:
         classes: int,
         device: torch.device,
         recompute: bool | None = None,
+        world: World = ALONE,
+        whole: bool = False,
     ) -> None:
         work, recipe = cell.work, cell.recipe
         rule = registry.rule(cell.rule)
@@ -82,7 +89,10 @@ class Learner:
         self.trains_readout = self.end_to_end or recipe.training.readout == "trained"
         patterns = work.plastic if self.end_to_end else work.plastic_unsupervised or work.plastic
         lay(self.model, rule.feedback, cell.seed)
-        self.plasticity = Plasticity(self.model, patterns, rule, recipe.hyperparameters)
+        self.plasticity = Plasticity(self.model, patterns, rule, recipe.hyperparameters, world, whole)
+        self.world = world
+        if world.size > 1:
+            divide(self.model, world)
         segments = self.model.segments() if hasattr(self.model, "segments") else []
         if len(segments) > DEEP if recompute is None else recompute:
             run_again_backward(segments)
@@ -140,20 +150,20 @@ class Learner:
         optimizers = [optimise.build(training.optimizer, plastic, optimise.rates(training.optimizer, names))]
         if self.trains_readout:
             governed = {id(weight) for weight in plastic}
-            others = [parameter for parameter in self.model.parameters() if id(parameter) not in governed]
+            self._others = [parameter for parameter in self.model.parameters() if id(parameter) not in governed]
             spec = training.rest or training.optimizer
             if isinstance(spec.lr, list):
                 raise ProtocolError(
                     "optimizer.lr is a list, one a plastic layer; give the other parameters' rate as rest.lr."
                 )
-            optimizers.append(optimise.build(spec, others, [spec.lr] * len(others)))
+            optimizers.append(optimise.build(spec, self._others, [spec.lr] * len(self._others)))
         return optimizers
 
     def step(self, x: Tensor, labels: Tensor, number: int, done: float, only: int | None = None) -> Tensor | None:
         """One update from one batch.
 
         Args:
-            x: input batch, (N, …); labels: class indices, (N,).
+            x: input batch, (N, …); labels: class indices, (N,): this process's share, if the batch is divided.
             number: of the step in the cell, the counter of its randomness.
             done: fraction of the stage's steps before this one, for annealing.
             only: index of the one plastic layer that learns; all if None.
@@ -190,7 +200,8 @@ class Learner:
             optimizer.zero_grad(set_to_none=True)
         loss = None
         if self.procedure is not None:
-            loss = self.procedure.run(x, labels)
+            loss = self.procedure.run(x, labels, self.world)
+            self.world.sum_in_place(gradients(self.model.parameters()))
         elif self.end_to_end:
             loss = self._end_to_end_pass(x, labels, only)
         else:
@@ -209,8 +220,8 @@ class Learner:
                 loss = objective(self.loss, logits, labels)
             if self.plasticity.wants_error:
                 self.plasticity.on_error(output_error(self.loss, logits.detach(), labels))
-            (loss if self.penalty is None else loss + self.penalty.take()).backward()
-        return loss.detach()
+            self.world.weighted(loss if self.penalty is None else loss + self.penalty.take()).backward()
+        return self._reduced(loss)
 
     def _local_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor | None:
         stop = not self.trains_readout and (self.stop_after_last or only is not None)
@@ -221,8 +232,13 @@ class Learner:
         with self._precision():
             logits = self.model.head(features)
         loss = objective(self.loss, logits.float() if self.mixed else logits, labels)
-        loss.backward()
-        return loss.detach()
+        self.world.weighted(loss).backward()
+        return self._reduced(loss)
+
+    def _reduced(self, loss: Tensor) -> Tensor:
+        """The mean loss of the whole batch, whose gradients the read-out and its like then have."""
+        self.world.sum_in_place(gradients(self._others))
+        return self.world.mean(loss.detach())
 
     def _precision(self) -> AbstractContextManager[Any]:
         """Products in bfloat16 where the protocol says so; weights, competition and sums stay in float32."""
@@ -301,6 +317,11 @@ class Learner:
             self.observer.load_state_dict(saved["observer"])
         if self.watch is not None:
             self.watch.load_state_dict(saved["watch"])
+
+
+def gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
+    """The gradients there are."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 def objective(kind: str, answers: Tensor, targets: Tensor) -> Tensor:

@@ -132,12 +132,13 @@ class Loop:
         first, step = state.batch, state.step
         parts = order.split(size)[first : self.per_epoch]
         sources = (generator(self.learner.seed, "augmentation", step + i) for i in range(len(parts)))
-        for batch, (x, labels) in enumerate(ahead(self.batches, parts, sources), start=first):
+        taken = zip(parts, ahead(self.batches, parts, sources, self.learner.world), strict=True)
+        for batch, (part, (x, labels)) in enumerate(taken, start=first):
             done = (state.epoch * self.per_epoch + batch) / stage_steps
             batch_loss = self.learner.step(x, labels, state.step, done, only)
             if batch_loss is not None:
                 loss_sum += batch_loss
-            state.batch, state.step, state.samples = batch + 1, state.step + 1, state.samples + len(labels)
+            state.batch, state.step, state.samples = batch + 1, state.step + 1, state.samples + len(part)
             self.reporter.advance()
             if state.step % CHECK_EVERY == 0:
                 self._check()

@@ -33,6 +33,7 @@ class Measured:
     observer: Observer | None = None
     state: State = field(default_factory=State)
     phase: str = "setup"
+    processes: int = 1
 
     def accuracy(self, name: str, value: float, epoch: int) -> None:
         self.metrics[f"{name}.accuracy"] = schema.Metric(value=value, split=name.rpartition(".")[2], epoch=epoch)  # type: ignore[arg-type]
@@ -107,7 +108,7 @@ class Measured:
                 resumed=state.resumed,
             ),
             work=self._counted(cell, device),
-            environment=describe(str(device), self.determinism),
+            environment=describe(str(device), self.determinism, self.processes),
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
@@ -121,7 +122,7 @@ class Measured:
             forward_flops=counted.forward,
             step_flops=counted.step,
             achieved_flops_per_second=counted.step * state.step / state.seconds if state.seconds else None,
-            ceiling_flops_per_second=ceiling(device, precision),
+            ceiling_flops_per_second=ceiling(device, precision) * self.processes,
         )
 
 

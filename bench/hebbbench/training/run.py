@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -11,7 +12,7 @@ import torch
 from hebbbench.cell import Cell
 from hebbbench.data import Dataset, dataset_spec, load
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import RunInterrupted
+from hebbbench.errors import HebbBenchError, RunInterrupted
 from hebbbench.progress import Reporter
 from hebbbench.record import schema, store, tensors
 from hebbbench.record.card import Card
@@ -20,13 +21,15 @@ from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.interrupt import TimeLimit
 from hebbbench.training.learner import Learner
+from hebbbench.world import ALONE, World
 
 
 @dataclass(frozen=True)
 class Settings:
     """Where and how cells run; nothing here may change a number. `diagnostics` adds some (see training/observer.py).
 
-    `save_weights` keeps the plastic weights beside the result (see record/tensors.py).
+    `save_weights` keeps the plastic weights beside the result (see record/tensors.py). A cell is divided over the
+    processes of `world`; `all_rows` then says whether its rule must be shown the rows of all of them.
     """
 
     device: str | None = None
@@ -36,6 +39,8 @@ class Settings:
     diagnostics: bool = False
     save_weights: bool = False
     limit: TimeLimit | None = None
+    world: World = ALONE
+    all_rows: Callable[[Cell], bool] | None = None
 
 
 def run_cell(
@@ -58,25 +63,33 @@ def run_cell(
     Raises:
         RunInterrupted: a stop was asked for, or the time limit is near (`TimeLimitReached`); the cell goes on from its
             checkpoint next time.
-        HebbBenchError: the cell cannot be started, or its result cannot be saved.
+        HebbBenchError: the cell cannot be started, or its result cannot be saved; or it failed on one of several
+            processes, and its result is saved.
     """
+    world = settings.world
     if results is not None:
-        store.check_writable(results)
+        world.told(partial(store.check_writable, results))
     dataset = load_with_progress(cell.work.data.dataset, settings, reporter)
     identity = cell.identity(dataset.identity)
     diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
     if results is not None and not force:
-        done = finished(cell, identity, results, diagnostics)
-        if done is not None and (not settings.save_weights or tensors_path(cell, results).exists()):
+        weights = tensors_path(cell, results) if settings.save_weights else None
+        done = world.told(partial(finished, cell, identity, results, diagnostics, weights))
+        if done is not None:
             reporter.say("  done before; --force runs it again")
             return done
     folder = resolve_cache(settings.cache) / "checkpoints"
-    checkpoint = Checkpoint(folder, identity, settings.checkpoint_seconds, early=settings.limit is not None)
+    checkpoint = Checkpoint(
+        folder, identity, settings.checkpoint_seconds, early=settings.limit is not None, world=world
+    )
     if force:
         checkpoint.remove()
     device = prepare_torch(settings.device)
     scratch = resolve_cache(settings.cache) / "scratch"
-    course = Course(cell, dataset, checkpoint, device, scratch, reporter, read_test, diagnostics, settings.limit)
+    whole = settings.all_rows is not None and settings.all_rows(cell)
+    course = Course(
+        cell, dataset, checkpoint, device, scratch, reporter, read_test, diagnostics, settings.limit, world, whole
+    )
     try:
         result = course.result(identity)
     finally:
@@ -84,12 +97,14 @@ def run_cell(
     try:
         result = result.model_copy(update={"card": card()})
     finally:  # what was trained is kept, whatever becomes of the card
-        if results is not None:
+        if results is not None and world.rank == 0:
             store.save(result, results)
             if settings.save_weights:
                 found, shapes = course.tensors()
                 tensors.save(tensors_path(cell, results), found, str(cell), shapes)
         checkpoint.remove()
+    if result.status == "failed" and world.size > 1:
+        raise HebbBenchError(f"{cell}: {result.reason}")
     if course.stopped and results is not None:
         raise RunInterrupted(f"stopped; {cell} is finished and saved.")
     return result
@@ -111,12 +126,17 @@ def check_cell(cell: Cell) -> None:
     Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
 
 
-def finished(cell: Cell, identity: str, results: Path, diagnostics: bool = False) -> schema.Result | None:
+def finished(
+    cell: Cell, identity: str, results: Path, diagnostics: bool = False, weights: Path | None = None
+) -> schema.Result | None:
     """The cell's result in `results`, if it stands for this very cell. A failed one does not count: it runs again.
 
     Args:
         diagnostics: whether a result without them counts as unfinished.
+        weights: a file without which it does, too.
     """
+    if weights is not None and not weights.exists():
+        return None
     path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
     if not path.exists():
         return None
@@ -137,4 +157,6 @@ def load_with_progress(name: str, settings: Settings, reporter: Reporter) -> Dat
         reporter.advance(done - last)
         last = done
 
-    return load(name, data_root=settings.data_root, cache=settings.cache, progress=progress)
+    return settings.world.prepared(
+        partial(load, name, data_root=settings.data_root, cache=settings.cache, progress=progress)
+    )

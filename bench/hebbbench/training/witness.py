@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from hebbbench.metrics.direction import cosine, sign_agreement
+from hebbbench.plasticity.divided import divide
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.plasticity.terms import hebb
 from hebbbench.rng import derive
-from hebbbench.training.learner import Learner, objective
+from hebbbench.training.learner import Learner, gradients, objective
 from hebbbench.training.network import Network
 
 
@@ -33,6 +34,8 @@ class Witness:
         self.model = model.to(learner.device)
         if self.model.layout == "image":
             self.model.to(memory_format=torch.channels_last)
+        if learner.world.size > 1:
+            divide(self.model, learner.world)
         modules = dict(self.model.named_modules())
         self.layers: list[nn.Linear | nn.Conv2d] = [modules[layer.name] for layer in learner.plasticity.layers]
         self.last: dict[int, tuple[Tensor, Tensor]] = {}
@@ -57,7 +60,7 @@ class Witness:
             delta = -weight_rows(gradient)
             inputs, output = seen[index]
             mine = self.layers[index]
-            plain = hebb(post_rows(output, mine), pre_of(inputs, output, mine))
+            plain = learner.world.mean(hebb(post_rows(output, mine), pre_of(inputs, output, mine)))
             self.last[index] = delta, plain
             values = {"hebbian_alignment": cosine(delta, plain)}
             if mine.weight.grad is not None:
@@ -90,7 +93,9 @@ class Witness:
             torch.manual_seed(derive(learner.seed, "dropout", number))
             features = self.model.body(x)
             if backward:
-                objective(learner.loss, self.model.head(features), labels).backward()
+                loss = objective(learner.loss, self.model.head(features), labels)
+                learner.world.weighted(loss).backward()
+                learner.world.sum_in_place(gradients(self.model.parameters()))
         for handle in handles:
             handle.remove()
         return [seen[id(layer)] for layer in self.layers]

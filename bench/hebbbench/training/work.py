@@ -50,7 +50,7 @@ class Counter(TorchDispatchMode):
 
 
 def count(learner: Learner, x: Tensor, labels: Tensor, number: int = 0, only: int | None = None) -> Work:
-    """Take one step, and count it; the learner is changed as by any step.
+    """Take one step, and count it; the learner is changed as by any step. What several processes do is added up.
 
     Args:
         x: input, (N, …); labels: (N,); number: of the step; only: as in `Learner.step`.
@@ -60,7 +60,8 @@ def count(learner: Learner, x: Tensor, labels: Tensor, number: int = 0, only: in
     learner.model.eval()
     with torch.no_grad(), Counter() as forward:
         learner.model(x)
-    return Work(forward.operations, step.operations)
+    both = learner.world.sum(torch.tensor([forward.operations, step.operations]))
+    return Work(*both.tolist())
 
 
 @cache
