@@ -67,7 +67,9 @@ def test_two_processes_with_their_own_rows_are_one(lab, base, rule):
     assert gap(lab.cell(rule, lab.protocol(base, changes))) < 1e-12
 
 
-@pytest.mark.parametrize("rule", ["kwta", "liuson", "swta_fh", "bcm", "ghl_reward", "random_nn", "hah"])
+@pytest.mark.parametrize(
+    "rule", ["kwta", "liuson", "swta_fh", "bcm", "hwta_bcm_published", "ghl_reward", "random_nn", "hah"]
+)
 def test_two_processes_with_all_rows_are_one(lab, rule):
     cell = lab.cell(rule, lab.protocol("digits-deephebb"))
     assert gap(cell, whole=True) < 1e-12
@@ -123,10 +125,17 @@ def test_one_process_is_alone():
 # What a rule is shown is measured
 
 
+REFUSED = {
+    "ff": "a wrong label is drawn for each place in the batch",
+    "dtp": "noise is drawn for each place in the batch, and inverses learn from its sums",
+}
+
+
 @pytest.mark.parametrize("rule", registry.rule_names())
 def test_every_rule_is_divided_or_refused_by_name(rule):
-    if rule == "ff":  # it draws a wrong label for each place in the batch
-        with pytest.raises(RuleError, match=r"rule ForwardForward: from a batch divided .* runs on one process"):
+    if rule in REFUSED:
+        name = registry.rule(rule).__name__
+        with pytest.raises(RuleError, match=rf"rule {name}: from a batch divided .* runs on one process"):
             sight_of(rule)
     else:
         assert sight_of(rule) in ("own rows", "all rows")

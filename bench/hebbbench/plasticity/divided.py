@@ -38,11 +38,18 @@ class SharedPre:
         return self._own.count
 
     @property
+    def channels(self) -> int:
+        return self._own.channels
+
+    @property
     def squared_norm(self) -> Tensor:
         return self._own.squared_norm
 
     def outer(self, a: Tensor) -> Tensor:
         return self._world.mean(self._own.outer(a))
+
+    def potential(self, weight: Tensor) -> Tensor:
+        return self._own.potential(weight)
 
 
 class WholePre:
@@ -55,6 +62,7 @@ class WholePre:
         self._each = own.count // world.share.count
         self._first = world.share.start * self._each
         self.count = world.share.total * self._each
+        self.channels = own.channels
 
     @property
     def rows(self) -> Tensor:
@@ -66,6 +74,9 @@ class WholePre:
 
     def outer(self, a: Tensor) -> Tensor:
         return self._world.mean(self._own.outer(a[self._first : self._first + self._own.count]))
+
+    def potential(self, weight: Tensor) -> Tensor:
+        return self._world.rows(self._own.potential(weight))
 
 
 def divide(model: nn.Module, world: World) -> None:
