@@ -19,6 +19,7 @@ HEAD = """\
 Pictures of the committed results, written by `python docs/make_gallery.py`; beside each PNG lies an SVG. Bands and bars
 are ± one standard deviation over seeds. What the numbers mean is in [findings.md](findings.md).
 """
+AGAINST_DECAY: dict[str, object] = {"kind": "axis", "x": "decay"}
 PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
     "mnist-competitive-accuracy": (
         "Accuracy of a converged linear read-out on one hidden layer, by its width, on MNIST; hollow: Liuson 2023.",
@@ -48,6 +49,36 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         ["mnist-mlp"],
         {"kind": "accuracy", "x": "train_seconds"},
     ),
+    "sre-mlp-decay": (
+        "How Hebbian the second layer's update is when training ends, against weight decay: backprop with SGD and "
+        "Adam, direct feedback alignment, a random network's signal; ten seeds. Hollow: some seeds have no cosine, as "
+        "where weights collapsed under Adam.",
+        ["sre-mlp"],
+        {"kind": "axis"},
+    ),
+    "sre-noise-map": (
+        "The same for backprop under noise, one seed, and the line on which it is zero.",
+        ["sre-noise"],
+        {"kind": "heatmap", "x": "noise", "y": "decay"},
+    ),
+    "sre-activation": ("By the activation function.", ["sre-activation"], AGAINST_DECAY),
+    "sre-depth": ("By the number of pairs of hidden layers.", ["sre-depth"], AGAINST_DECAY),
+    "sre-width": ("By the units of a hidden layer.", ["sre-width"], AGAINST_DECAY),
+    "sre-rate": ("By the learning rate.", ["sre-rate"], AGAINST_DECAY),
+    "sre-batch": ("By the batch size.", ["sre-batch"], AGAINST_DECAY),
+    "sre-norm": ("With batch normalisation.", ["sre-norm"], AGAINST_DECAY),
+    "sre-sparsity": ("With a penalty on activity.", ["sre-sparsity"], {"kind": "axis", "x": "sparsity"}),
+    "sre-l1": ("With an L1 penalty in place of weight decay.", ["sre-l1"], {"kind": "axis"}),
+    "sre-hebbian": (
+        "How like gradient descent Hebbian rules move the second layer over training, mean over the last 200 steps, "
+        "beside a read-out that learns.",
+        ["sre-hebbian"],
+        {
+            "kind": "alignment",
+            "curve": "alignment.fc2.sgd",
+            "axes": ["activity=linear", "norm=unit", "rate=0.01", "readout=trained"],
+        },
+    ),
     "liuson-features": (
         "What 32 units learn on MNIST under `liuson` (mask as intended, temperature 1): three digits, and one "
         "negative of the mean image that nearly all other units were pushed to.",
@@ -67,6 +98,13 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
 }
 
 
+def _flags(name: str, value: object) -> list[str]:
+    """An option as one gives it on the command line."""
+    if isinstance(value, list):
+        return [f"--axis {fixed}" for fixed in value]
+    return [f"--{name}" if value is True else f"--{name} {value}"]
+
+
 def main() -> None:
     lines = [HEAD]
     for stem, (caption, targets, options) in PICTURES.items():
@@ -74,9 +112,7 @@ def main() -> None:
         places = [str(WEIGHTS / target) if tensors else target for target in targets]
         draw(Request(targets=places, root=ROOT / "results", output=DOCS / "gallery" / stem, **options))  # type: ignore[arg-type]
         shown = " ".join(f"docs/gallery/weights/{target}" if tensors else target for target in targets)
-        flags = " ".join(
-            f"--{name}" if value is True else f"--{name} {value}" for name, value in options.items() if value
-        )
+        flags = " ".join(flag for name, value in options.items() for flag in _flags(name, value))
         lines.append(f"## {stem}\n\n![{caption}](gallery/{stem}.png)\n\n{caption} `hebbbench plot {shown} {flags}`\n")
     (DOCS / "gallery.md").write_text("\n".join(lines), encoding="utf-8")
 

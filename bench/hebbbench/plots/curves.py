@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
+from textwrap import fill
 from typing import TYPE_CHECKING
 
 from hebbbench.board.text import axes_text
@@ -13,6 +14,9 @@ from hebbbench.record.schema import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+TITLE = 40
+"""Letters in a line of a panel's title."""
 
 PATTERNS = {"gini": "diagnostics.gini.*", "alignment": "diagnostics.hebbian_alignment.*"}
 LABELS = {"gini": "Gini of mean step size (0–1)", "alignment": "cos(update, Hebb) (−1–1)"}
@@ -42,7 +46,11 @@ def draw(results: Sequence[Result], kind: str, pattern: str | None) -> Figure:
             high = [m + s for m, s in zip(line.mean, line.sd, strict=True)]
             axis.fill_between(line.x, low, high, color=colour, alpha=0.2, linewidth=0)
             axis.plot(line.x, line.mean, color=colour, linestyle=DASHES[index % len(DASHES)], label=label)
-        axis.set_title(axes_text(point) if point else results[0].protocol.name)
+        axis.set_title(
+            fill(axes_text(point).replace(" = ", "\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}"), TITLE)
+            if point
+            else results[0].protocol.name
+        )
         if kind == "alignment":
             axis.axhline(0, color="0.6", linewidth=0.6)
     if kind == "gini":
