@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,8 +15,9 @@ from hebbbench import cli
 from hebbbench.errors import HebbBenchError, RunInterrupted, TimeLimitReached
 from hebbbench.progress import Silent, parse_duration
 from hebbbench.record import store
+from hebbbench.training import interrupt
 from hebbbench.training.grid import run_cells
-from hebbbench.training.interrupt import LEAVE_SECONDS, StopRequest, TimeLimit
+from hebbbench.training.interrupt import LEAVE_SECONDS, StopRequest, TimeLimit, process_began
 from hebbbench.training.run import Settings
 
 
@@ -174,11 +176,43 @@ def test_a_limit_that_is_passed_before_the_first_cell_begins_runs_nothing(lab, c
         list(run_cells([lab.cell("bp")], lab.results, settings, Silent()))
 
 
+def test_the_clock_starts_with_the_process(monkeypatch):
+    """On Linux; elsewhere with what it is told."""
+    code = "from hebbbench.training.interrupt import process_began as b; import time; print(b(time.monotonic()))"
+    before = time.monotonic()
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    after = time.monotonic()
+    assert before - 0.02 <= float(told) <= after  # to a tick of the system's clock
+    if sys.platform == "linux":
+        assert float(told) - before < (after - before) / 2
+    monkeypatch.setattr(Path, "read_text", lambda self: "9 (odd) name) S 1")
+    assert process_began(5.0) == 5.0
+
+
+def test_who_came_late_leaves_early(clock):
+    limit = TimeLimit(100, clock.now - 40)
+    assert limit.left() == 60
+    assert limit.spare(39)
+    assert not limit.spare(40)
+    assert TimeLimit(100).spare(98.5)
+
+
+def test_what_precedes_a_cells_first_stop_is_setting_up(clock):
+    limit = TimeLimit(100)
+    limit.begin()
+    clock.now += 7  # its card, its data
+    request = StopRequest(limit)
+    clock.now += 5
+    request.asked()
+    assert limit.setup == 12
+
+
 def test_the_command_stops_in_time_exits_75_and_goes_on(lab, monkeypatch, capsys):
     """With a real clock: a cell that needs more than the limit is stopped inside it, and the rest comes later."""
     path = lab.protocol_file("digits-mlp", {"training.epochs": 2000, "budget.epochs": 2000})
     arguments = ["hebbbench", "run", "-p", path, "-r", "bp", "--results", str(lab.results), "--time-limit", "4s"]
     monkeypatch.setattr(sys, "argv", arguments)
+    monkeypatch.setattr(interrupt, "process_began", lambda began: began)  # this process has run all tests before
     with pytest.raises(SystemExit) as left:
         cli.main()
     assert left.value.code == TimeLimitReached.exit_code == 75

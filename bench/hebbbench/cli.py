@@ -165,7 +165,7 @@ def run(
             return
         from hebbbench.training.cluster import run_on
         from hebbbench.training.grid import run_cells
-        from hebbbench.training.interrupt import TimeLimit
+        from hebbbench.training.interrupt import TimeLimit, process_began
         from hebbbench.training.run import Settings, check_cell
 
         all_rows: Callable[[Cell], bool] | None = None
@@ -178,7 +178,7 @@ def run(
                 check_cell(cell)
                 if all_rows is not None:
                     all_rows(cell)
-        limit = TimeLimit(seconds, began) if seconds is not None else None
+        limit = TimeLimit(seconds, process_began(began)) if seconds is not None else None
         settings = Settings(
             device=own,
             data_root=data_root,

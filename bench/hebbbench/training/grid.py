@@ -129,8 +129,11 @@ def _run_together(
 def _need_time(settings: Settings, what: str) -> None:
     """Stop before beginning what could not come to its first safe stop in the time left."""
     limit = settings.limit
-    if limit is not None and settings.world.any(not limit.spare(2 * limit.setup)):
+    if limit is None:
+        return
+    if settings.world.any(not limit.spare(2 * limit.setup)):
         raise TimeLimitReached(
             f"stopped before {what}: the time limit of {duration(limit.seconds)} is near. "
             "Run the same command again to go on from there."
         )
+    limit.begin()

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import FrameType
 
 from hebbbench.errors import RunInterrupted, TimeLimitReached
@@ -14,7 +16,20 @@ from hebbbench.progress import duration
 from hebbbench.world import ALONE, World
 
 LEAVE_SECONDS = 1.0
-"""What is left for a process to close its files and end."""
+"""What is left for a process to close its files and end, at least."""
+
+
+def process_began(otherwise: float) -> float:
+    """When this process began, by `time.monotonic()`, or `otherwise` where the system does not say.
+
+    Starting Python and importing torch takes seconds, and on a busy machine many.
+    """
+    with suppress(OSError, ValueError, IndexError, AttributeError):
+        # What follows the command's name, which may hold anything, begins with field 3; 22 is the start, since boot.
+        ticks = int(Path("/proc/self/stat").read_text().rpartition(")")[2].split()[19])
+        age = time.clock_gettime(time.CLOCK_BOOTTIME) - ticks / os.sysconf("SC_CLK_TCK")
+        return time.monotonic() - age
+    return otherwise
 
 
 class TimeLimit:
@@ -22,14 +37,19 @@ class TimeLimit:
 
     Args:
         seconds: how long.
-        began: when it began to run, by `time.monotonic()`; now if None.
+        began: when it began to run, by `time.monotonic()`; now if None. A process that has taken long to come here will
+            take long to leave, a quarter of that by measurement: half of it is kept.
     """
 
     def __init__(self, seconds: float, began: float | None = None) -> None:
         self.seconds = seconds
         self.setup = 0.0
         """The longest that a cell has taken so far up to its first safe stop."""
-        self._end = (time.monotonic() if began is None else began) + seconds
+        now = time.monotonic()
+        began = now if began is None else began
+        self._end = began + seconds
+        self._leaving = max(LEAVE_SECONDS, (now - began) / 2)
+        self._begun: float | None = None
 
     def left(self) -> float:
         """Seconds left."""
@@ -37,7 +57,20 @@ class TimeLimit:
 
     def spare(self, seconds: float) -> bool:
         """Whether there is time for another piece of work that takes this long, and for leaving."""
-        return self.left() > seconds + LEAVE_SECONDS
+        return self.left() > seconds + self._leaving
+
+    def begin(self) -> None:
+        """A cell begins: whatever comes before its first safe stop is setting up."""
+        self._begun = time.monotonic()
+
+    def ready(self, created: float) -> None:
+        """A cell has come to its first safe stop.
+
+        Args:
+            created: since when it is measured if it has not been told that it begins.
+        """
+        self.setup = max(self.setup, time.monotonic() - (created if self._begun is None else self._begun))
+        self._begun = None
 
 
 class StopRequest:
@@ -62,7 +95,7 @@ class StopRequest:
         if self._limit is not None:
             now = time.monotonic()
             if self._looks == 0:
-                self._limit.setup = max(self._limit.setup, now - self._last)
+                self._limit.ready(self._last)
             else:
                 self._longest = max(self._longest, now - self._last)
             self._last, self._looks = now, self._looks + 1
