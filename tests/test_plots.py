@@ -120,6 +120,9 @@ def test_a_metric_against_an_axis_has_a_line_for_each_value_of_the_others(result
     grid.append(grid[-1].model_copy(update={"metrics": {"alignment.fc2": collapsed}, "seed": 1}))
     with styled():
         (drawn,) = axis.draw(grid, "decay", "alignment.fc2").axes
+    with styled():
+        gone = axis.draw([*grid[:3], grid[-1]], "decay", "alignment.fc2").axes[0].texts
+    assert [text.get_text() for text in gone] == ["collapsed"]
     hollow = [line for line in drawn.get_lines() if line.get_markerfacecolor() == "white"]
     assert [line.get_xydata().tolist() for line in hollow] == [[], [[0.1, 0.0]]]
     with styled(), pytest.raises(ResultError, match=r"numeric axis 'colour'.*decay"):

@@ -18,8 +18,8 @@ WIDE = 8
 
 
 def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
-    """Mean over seeds with a bar of ± one standard deviation. Where no seed has a value there is no point, and where
-    some have none, as when weights collapsed, it is hollow.
+    """Mean over seeds with a bar of ± one standard deviation. Where some have no value, as when weights collapsed, the
+    point is hollow; where none of a line's has one, what became of them stands at the foot.
 
     Args:
         x: a numeric axis; if None, the first that the results differ in.
@@ -53,13 +53,19 @@ def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
             partial = [at for at in zip(line.x, line.mean, strict=True) if at[0] in _without(own, x, metric)]
             hollow = {**look(index), "linestyle": "none", "markerfacecolor": "white", "zorder": 3}
             axis.plot([at for at, _ in partial], [mean for _, mean in partial], **hollow)
-    if not seen:
+        for at, word in _fates(own, x, metric, () if line is None else line.x).items():
+            seen.add(at)
+            axis.update_datalim([(at, 0.0)])
+            foot = {"xycoords": ("data", "axes fraction"), "color": look(index)["color"], "fontsize": 7}
+            axis.annotate(word, (at, 0.03), rotation=90, ha="center", va="bottom", **foot)
+    if not any(metric in result.metrics for result in results):
         known = sorted({name for result in results for name in result.metrics})
         raise ResultError(f"no result has the metric '{metric}'. {suggestion(metric, known)}")
     above = [value for value in seen if value > 0]
     if above and max(above) / min(above) >= WIDE:
         axis.set_xscale("symlog", linthresh=min(above), linscale=0.5)
     axis.margins(x=0.06)
+    axis.autoscale_view()
     ticks = sorted(seen)
     axis.set_xticks(ticks, [_text(tick) for tick in ticks], rotation=45 if len(ticks) > 5 else 0)
     axis.minorticks_off()
@@ -80,6 +86,17 @@ def _without(results: Sequence[Result], x: str, metric: str) -> set[float | None
     return {
         _number(result, x) for result in results if (found := result.metrics.get(metric)) is None or found.value is None
     }
+
+
+def _fates(results: Sequence[Result], x: str, metric: str, drawn: Sequence[float]) -> dict[float, str]:
+    """Where on the axis nothing is drawn, and in a word why."""
+    found = {}
+    for result in results:
+        at, measured = _number(result, x), result.metrics.get(metric)
+        if at is not None and at not in drawn:
+            reason = result.status if measured is None or measured.reason is None else measured.reason
+            found[at] = reason.partition(":")[0]
+    return found
 
 
 def _number(result: Result, name: str) -> float | None:
