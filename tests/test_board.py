@@ -278,6 +278,21 @@ def test_a_constant_difference_is_marked(tmp_path: Path) -> None:
     assert "by the same amount at every seed" in text
 
 
+def test_a_rule_for_which_an_axis_does_not_vary_stands_in_the_tables_of_all_its_values(tmp_path: Path) -> None:
+    path = "architecture.options.width"
+    axes = {"width": {"path": path, "values": [32, 64], "rules": ["softhebb"]}}
+    protocol = make_protocol("widths", seeds=[0], axes=axes)
+    trained = [make_result(protocol, "softhebb", 0, 0.9, {"width": width}) for width in (32, 64)]
+    store_all([*trained, make_result(protocol, "random", 0, 0.5, {"width": 32})], tmp_path)
+    sources = make_sources(tmp_path, protocols={"widths": protocol})
+    for width in (32, 64):
+        table = table_of(sources, "widths", width)
+        assert [(row.rule, row.axes["width"]) for row in table.rows] == [("softhebb", width), ("random", 32)]
+    text = board.render(sources)
+    assert text.count("(results/widths/random/width=32/)") == 2
+    assert "--rule random" not in text  # nothing of it is missing
+
+
 def test_several_machines_and_commits_are_named(tmp_path: Path) -> None:
     base = make_result(DIGITS, "bp", 0, 0.9)
     device = base.environment.model_copy(update={"device_name": "Big GPU", "commit": "f" * 40, "dirty": True})

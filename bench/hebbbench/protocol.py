@@ -315,11 +315,16 @@ class Protocol(Growing):
         """Whether the headline is a test accuracy; else it is an alignment, which ranks nothing."""
         return not self.headline.startswith(ALIGNMENT)
 
+    def point(self, rule: str, axes: dict[str, AxisValue]) -> dict[str, AxisValue]:
+        """Where a rule is measured for these values: an axis that names its rules stands at its first for others."""
+        return {
+            name: value if not (varied := self.axes[name]).rules or rule in varied.rules else varied.values[0]
+            for name, value in axes.items()
+        }
+
     def takes(self, rule: str, axes: dict[str, AxisValue]) -> bool:
-        """Whether a rule is measured at these axis values: an axis that names its rules varies for no other."""
-        return all(
-            not axis.rules or rule in axis.rules or axes.get(name) == axis.values[0] for name, axis in self.axes.items()
-        )
+        """Whether a rule is measured at these axis values themselves."""
+        return self.point(rule, axes) == axes
 
     @property
     def hash(self) -> str:

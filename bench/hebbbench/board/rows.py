@@ -27,6 +27,7 @@ class Row:
     """One rule in one table.
 
     Attributes:
+        axes: of its results; of the table, too, unless an axis does not vary for the rule.
         results: the results that count, by seed, failed and diverged ones included.
         values: seed → headline accuracy (fraction), of the cells that have one.
         other: the accuracy that is not the headline (end-to-end where the probe is, and the other way round).
@@ -125,13 +126,16 @@ class Table:
 
 
 def tables(sources: Sources, sifted: Sifted) -> list[Table]:
-    """A table for every protocol that scores accuracy and combination of its axis values, with or without results."""
+    """A table for every protocol that scores accuracy and combination of its axis values, with or without results.
+
+    A rule for which an axis does not vary stands in the tables of all its values.
+    """
     cards = cards_by_code(sifted.current)
     return [
         _table(
             protocol,
             axes,
-            [r for r in sifted.current if r.protocol.name == name and r.axes == axes],
+            [r for r in sifted.current if r.protocol.name == name and r.axes == protocol.point(r.rule.name, axes)],
             known=sources.rules,
             cards=cards,
         )
@@ -162,7 +166,7 @@ def _table(
     for result in sorted(results, key=lambda r: (r.rule.name, r.seed)):
         by_rule.setdefault(result.rule.name, []).append(result)
     values = {rule: _by_seed(own, protocol) for rule, own in by_rule.items()}
-    rows = [_row(protocol, axes, own, values, known=rule in known) for rule, own in by_rule.items()]
+    rows = [_row(protocol, own, values, known=rule in known) for rule, own in by_rule.items()]
     found = tiers({row.rule: row.values for row in rows if row.ranked})
     rows = [replace(row, tier=found.get(row.rule), card=cards.get(row.results[0].rule.source_hash)) for row in rows]
     return Table(protocol, axes, tuple(sorted(rows, key=_order)))
@@ -183,8 +187,8 @@ def _measured(results: Sequence[Result], name: str) -> list[float]:
     return [metric.value for metric in metrics if metric is not None and metric.value is not None]
 
 
-def _row(protocol: Protocol, axes: Axes, results: Sequence[Result], values: Mapping[str, BySeed], known: bool) -> Row:
-    rule = results[0].rule.name
+def _row(protocol: Protocol, results: Sequence[Result], values: Mapping[str, BySeed], known: bool) -> Row:
+    rule, axes = results[0].rule.name, results[0].axes
     own = values[rule]
     (other,) = (name for name in HEADLINES if name != protocol.headline)
     return Row(
