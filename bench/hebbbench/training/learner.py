@@ -6,7 +6,7 @@ import hashlib
 import math
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -28,9 +28,6 @@ from hebbbench.training.network import build_model, drops, initialise, normalisa
 from hebbbench.training.sparsity import Penalty
 from hebbbench.world import ALONE, World
 
-if TYPE_CHECKING:
-    from hebbbench.training.observer import Observer
-
 DEEP = 100
 """Segments beyond which activity is computed anew: ResNet-1202 then takes 27 MiB an image in place of 98."""
 
@@ -46,6 +43,19 @@ class Watch(Protocol):
 
     def end(self, x: Tensor, targets: Tensor) -> None:
         """After the pass of a batch, when every update is in `grad`, before the optimizer."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later process needs to go on."""
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+class Look(Protocol):
+    """Who looks at a batch and the update it led to (see `hebbbench.training.observer`)."""
+
+    def see(self, number: int, x: Tensor, labels: Tensor) -> None:
+        """When every update is in `grad`, before the optimizer."""
 
     def state_dict(self) -> dict[str, Any]:
         """What a later process needs to go on."""
@@ -119,7 +129,7 @@ class Learner:
         self.annealing = recipe.training.annealing
         self.optimizers = self._optimizers(cell)
         self.draws = drops(self.model) or rule.feedback == "batchwise_sign"
-        self.observer: Observer | None = None
+        self.observer: Look | None = None
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
         # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
         self.stop_after_last = work.probe is not None and work.probe.statistics_samples > 0
