@@ -183,9 +183,13 @@ def test_the_device_of_a_process(monkeypatch):
 def test_what_torchrun_did_not_start_is_refused(monkeypatch, capsys):
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.delenv("RANK", raising=False)
-    command = ["hebbbench", "run", "-p", "digits-mlp", "-r", "bp"]
-    for more, said in (([], "but RANK, "), (["--executor", "local"], "Choose one of the two")):
-        monkeypatch.setattr(sys, "argv", command + more)
+    asked = ["-p", "digits-mlp", "-r", "bp"]
+    for command, said in (
+        (["run", *asked], "but RANK, "),
+        (["run", *asked, "--executor", "local"], "Choose one of the two"),
+        (["tune", *asked, "--try", "optimizer.lr=1"], "tune runs on one process"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["hebbbench", *command])
         with pytest.raises(SystemExit) as left:
             cli.main()
         assert left.value.code == 2

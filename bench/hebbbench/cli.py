@@ -77,9 +77,14 @@ def common(
     """Hebbian and biologically plausible learning rules against backpropagation, under fixed protocols."""
 
 
+def _divided() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
 def _world(device: str | None, executor: str | None) -> AbstractContextManager[tuple[World, str | None]]:
     """The processes that torchrun started, if it did, and this one's device."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if not _divided():
         from hebbbench.world import ALONE
 
         return nullcontext((ALONE, device))
@@ -247,6 +252,8 @@ def tune(
     cache: Cache = None,
 ) -> None:
     """Search a recipe on the validation split and print it with what the search cost."""
+    if _divided():
+        raise HebbBenchError("tune runs on one process: its trials are many and small. Leave torchrun out.")
     import yaml
 
     from hebbbench import registry
