@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from hebbbench import Rule, registry
 from hebbbench.cell import cells
 from hebbbench.errors import ProtocolError
+from hebbbench.plasticity import signals
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.signals import pre_of
 from hebbbench.protocol import Protocol
@@ -96,3 +98,53 @@ def test_scoring_stays_in_float32():
     x, _ = batch("digits-mlp")
     assert own.features(x).dtype == torch.float32
     assert torch.equal(own.logits(x), own.model.eval()(x))
+
+
+LAYERS = {
+    "plain": nn.Conv2d(3, 5, 3, bias=False),
+    "padded": nn.Conv2d(3, 5, (3, 1), padding=(2, 1), bias=False),
+    "reflected": nn.Conv2d(3, 5, 3, padding=1, padding_mode="reflect", bias=False),
+    "strided": nn.Conv2d(3, 5, (2, 3), stride=(3, 2), padding="valid", bias=False),
+    "dilated": nn.Conv2d(3, 5, 3, dilation=(1, 2), padding="same", bias=False),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_outer_product_through_patches_is_the_librarys(name, monkeypatch):
+    layer = copy.deepcopy(LAYERS[name]).double().to(memory_format=torch.channels_last)
+    source = torch.Generator().manual_seed(0)
+    x = torch.randn(4, 3, 8, 9, generator=source, dtype=torch.float64)
+    output = layer(x).detach()
+    a = torch.randn(output.numel() // 5, 5, generator=source, dtype=torch.float64)
+    pre = pre_of(x, output, layer)
+    by_library = pre.outer(a)
+    monkeypatch.setitem(signals.PATCHES_FROM, torch.float64, 0)
+    monkeypatch.setattr(signals, "conv2d_weight", None)
+    torch.testing.assert_close(pre.outer(a), by_library, rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(pre.rows, unfolded(x, layer), rtol=0, atol=0)
+
+
+def unfolded(x: Tensor, layer: nn.Conv2d) -> Tensor:
+    """Patches by the library, (B, in), in the order of channels-last kernels."""
+    top, left = layer.padding if isinstance(layer.padding, tuple) else (0, 0)
+    if layer.padding == "same":
+        top, left = (d * (k - 1) // 2 for d, k in zip(layer.dilation, layer.kernel_size, strict=True))
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    patches = F.unfold(
+        F.pad(x, (left, left, top, top), mode=mode), layer.kernel_size, dilation=layer.dilation, stride=layer.stride
+    )
+    return patches.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
+
+
+def test_large_kernels_of_small_maps_go_through_patches_in_bfloat16(monkeypatch):
+    layer = nn.Conv2d(96, 256, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
+    monkeypatch.setattr(signals, "conv2d_weight", None)
+    x = torch.randn(3, 96, 2, 2, generator=torch.Generator().manual_seed(0))
+    output = layer(x).detach()
+    a = torch.rand(12, 256, generator=torch.Generator().manual_seed(1))
+    found = pre_of(x, output.bfloat16(), layer).outer(a)
+    exact = a.T @ unfolded(x, layer) / 12
+    assert found.dtype == torch.float32
+    assert (found - exact).abs().max() < 0.02 * exact.abs().max()
+    with pytest.raises(TypeError):  # float32 goes by the library's weight gradient, which is not there
+        pre_of(x, output, layer).outer(a)
