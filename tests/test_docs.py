@@ -179,10 +179,10 @@ def test_on_the_digits_boards_backprop_and_sign_only_had_searches_of_one_size(pr
 
 
 def test_every_key_of_a_protocol_and_a_recipe_is_explained():
-    from hebbbench import protocol, recipe
+    from hebbbench import protocol, recipe, sections
 
     text = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("protocols.md", "recipes.md")}
-    for model in (protocol.Protocol, protocol.Data, protocol.Training, protocol.Optimizer, protocol.Probe):
+    for model in (protocol.Protocol, sections.Data, sections.Training, sections.Optimizer, sections.Probe):
         for key in model.model_fields:
             assert f"`{key}`" in text["protocols.md"], f"docs/protocols.md does not explain {model.__name__}.{key}"
     for key in recipe.Recipe.model_fields:
@@ -190,8 +190,8 @@ def test_every_key_of_a_protocol_and_a_recipe_is_explained():
 
 
 def test_the_examples_in_the_documents_are_valid():
-    from hebbbench.protocol import Axis
     from hebbbench.recipe import RecipeFile
+    from hebbbench.sections import Axis
 
     for block in [block for page in pages() for block in blocks(page) if block.language == "yaml"]:
         plain = yaml.safe_load(block.text)

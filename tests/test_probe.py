@@ -9,7 +9,7 @@ from conftest import At, Lab
 from hebbbench.data import load, split_indices
 from hebbbench.data.batches import Batches
 from hebbbench.progress import Silent
-from hebbbench.protocol import Probe
+from hebbbench.sections import Probe
 from hebbbench.training import course
 from hebbbench.training import features as extraction
 from hebbbench.training.features import STATISTICS_BATCH, estimate_statistics, extract, statistics_kept

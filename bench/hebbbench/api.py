@@ -10,9 +10,10 @@ from hebbbench import registry
 from hebbbench.cards import card_of_cell
 from hebbbench.cell import cells
 from hebbbench.progress import Reporter, Silent
-from hebbbench.protocol import AxisValue, Protocol
+from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
 from hebbbench.record.schema import Result
+from hebbbench.sections import AxisValue
 from hebbbench.training.run import Settings, run_cell
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from hebbbench import registry
 from hebbbench.errors import ProtocolError
-from hebbbench.protocol import AxisValue, Protocol
+from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, Resolved, resolve
 from hebbbench.record.schema import NUMERICS_VERSION
+from hebbbench.sections import AxisValue
 from hebbbench.validation import digest
 
 

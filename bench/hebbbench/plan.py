@@ -15,11 +15,12 @@ from pathlib import Path
 from typing import Literal
 
 from hebbbench import registry
-from hebbbench.protocol import AxisValue, Protocol
+from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
 from hebbbench.record import store
 from hebbbench.record.schema import Result
 from hebbbench.record.store import Stored, result_path
+from hebbbench.sections import AxisValue
 
 Axes = dict[str, AxisValue]
 State = Literal["done", "failed", "missing"]

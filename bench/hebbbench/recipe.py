@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from hebbbench.errors import ProtocolError
-from hebbbench.protocol import TRAINING_FREE, Init, Optimizer, Options, Protocol, Training, read_path, write_path
+from hebbbench.protocol import Protocol, read_path, write_path
+from hebbbench.sections import TRAINING_FREE, Init, Optimizer, Options, Training
 from hebbbench.validation import WHOLE, Strict, read_yaml, validate
 
 

@@ -12,8 +12,9 @@ from hebbbench.board import text
 from hebbbench.board.section import measured_by, missing_runs
 from hebbbench.board.text import NOTHING, plain, sentence
 from hebbbench.plan import Axes, CellStatus, Sources, headline, planned_rules
-from hebbbench.protocol import SGD, Protocol, Published
+from hebbbench.protocol import SGD, Protocol
 from hebbbench.record.schema import Result
+from hebbbench.sections import Published
 from hebbbench.validation import canonical_json
 
 HEBBIAN = "the Hebbian update of the same minibatch", "as plain Hebb"

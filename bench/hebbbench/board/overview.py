@@ -10,8 +10,9 @@ from statistics import fmean
 from hebbbench.board import text
 from hebbbench.board.rows import Row, Table
 from hebbbench.board.text import NOTHING, percent, plain
-from hebbbench.protocol import Protocol, Published
+from hebbbench.protocol import Protocol
 from hebbbench.record.schema import DIAGNOSTICS, PUBLISHED_READOUT
+from hebbbench.sections import Published
 
 GINI = f"{DIAGNOSTICS}gini.*"
 

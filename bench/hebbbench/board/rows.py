@@ -9,9 +9,10 @@ from statistics import median
 
 from hebbbench.board.statistics import BySeed, Difference, Summary, Tier, paired, summarise, tiers
 from hebbbench.plan import Axes, Sifted, Sources, axis_points, headline, shortfall
-from hebbbench.protocol import HEADLINES, Protocol, Published
+from hebbbench.protocol import HEADLINES, Protocol
 from hebbbench.record.card import Card
 from hebbbench.record.schema import Result
+from hebbbench.sections import Published
 from hebbbench.validation import canonical_json
 
 BACKPROP = "bp"

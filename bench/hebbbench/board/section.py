@@ -12,10 +12,11 @@ from hebbbench.board.overview import overview
 from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
 from hebbbench.board.text import NOTHING, plain, sentence
 from hebbbench.plan import CellStatus, shortfall
-from hebbbench.protocol import HEADLINES, Protocol, Published
+from hebbbench.protocol import HEADLINES, Protocol
 from hebbbench.record.card import letters, locality
 from hebbbench.record.schema import Result
 from hebbbench.record.store import result_path
+from hebbbench.sections import Published
 
 SCORES = {
     "probe.test.accuracy": ("accuracy %", "a linear read-out trained on the network's frozen features"),

@@ -14,9 +14,9 @@ from pydantic import (
     model_validator,
 )
 
-from hebbbench.protocol import AxisValue
 from hebbbench.recipe import Resolved
 from hebbbench.record.card import Card
+from hebbbench.sections import AxisValue
 from hebbbench.validation import Strict
 
 NUMERICS_VERSION = 1

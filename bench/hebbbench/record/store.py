@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from hebbbench.errors import HebbBenchError, ResultError
-from hebbbench.protocol import AxisValue
 from hebbbench.record.schema import Result
+from hebbbench.sections import AxisValue
 from hebbbench.validation import validate
 
 

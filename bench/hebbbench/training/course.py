@@ -21,9 +21,9 @@ from hebbbench.data.batches import Batches, Pairs
 from hebbbench.data.decoding import Decoded, ahead
 from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
 from hebbbench.progress import Reporter
-from hebbbench.protocol import Alignment, Probe
 from hebbbench.record import schema
 from hebbbench.rng import generator
+from hebbbench.sections import Alignment, Probe
 from hebbbench.training.alignment import AlignmentMeter, full_data, layer_of, short
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import reset_peak_memory

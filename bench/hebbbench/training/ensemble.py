@@ -24,8 +24,8 @@ from hebbbench.metrics.alignment import cosines, hebbian
 from hebbbench.plasticity.feedback import direct_matrix
 from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import LinearPre
-from hebbbench.protocol import Training
 from hebbbench.rng import generator
+from hebbbench.sections import Training
 from hebbbench.training.alignment import short
 from hebbbench.training.learner import Learner
 from hebbbench.training.stacked import Room, StackedOptimizer

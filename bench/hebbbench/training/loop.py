@@ -15,8 +15,8 @@ from hebbbench.data.batches import Batches
 from hebbbench.data.decoding import ahead
 from hebbbench.errors import HebbBenchError
 from hebbbench.progress import Reporter, duration
-from hebbbench.protocol import Training
 from hebbbench.rng import generator
+from hebbbench.sections import Training
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import Learner

@@ -15,8 +15,8 @@ from hebbbench.data.batches import Layout
 from hebbbench.errors import ProtocolError, suggestion
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.signals import weight_rows
-from hebbbench.protocol import Init
 from hebbbench.rng import generator
+from hebbbench.sections import Init
 
 Network = Any
 """An `nn.Module` with a `body`, a `head` and a `layout` (see architectures/); torch types no such thing."""

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from hebbbench.errors import ProtocolError
-from hebbbench.protocol import Optimizer
+from hebbbench.sections import Optimizer
 
 
 def rates(spec: Optimizer, layers: list[str]) -> list[float]:

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hebbbench.progress import Reporter
-from hebbbench.protocol import Probe
 from hebbbench.rng import generator, torch_seeded
+from hebbbench.sections import Probe
 
 SCORE_BATCH = 2000
 MANY_CLASSES = 100

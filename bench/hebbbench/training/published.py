@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from hebbbench.progress import Reporter
-from hebbbench.protocol import Probe, PublishedProbe
+from hebbbench.sections import Probe, PublishedProbe
 from hebbbench.training.probe import Labelled, LinearProbe
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from hebbbench.protocol import Optimizer
+from hebbbench.sections import Optimizer
 
 
 class Room:
