@@ -57,5 +57,7 @@ def draw(results: Sequence[Result], kind: str, pattern: str | None) -> Figure:
         axes[0].set_ylim(-0.03, 1.03)
     label_outer(axes, "training, epochs", LABELS[kind] if pattern is None else pattern)
     handles = {str(h.get_label()): h for axis in axes for h in axis.get_legend_handles_labels()[0]}
-    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=min(4, len(handles)))
+    figure.legend(
+        handles.values(), handles.keys(), loc="outside lower center", ncols=min(4 if len(axes) > 1 else 3, len(handles))
+    )
     return figure
