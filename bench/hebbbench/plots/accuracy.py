@@ -25,6 +25,10 @@ COSTS = {
 UNITS = {"width": "hidden units", "depth": "layers"}
 NEAR = 4
 """Chance is drawn if an accuracy is below this many times it; else it would only press the lines together."""
+ENTRY = 0.17
+"""Inches that a line of the legend takes, so that many rules leave the picture its height."""
+LONG_NAME = 14
+"""Letters of a rule's name from which on a column holds two entries of the legend, not three."""
 WIDE = 8
 """From this ratio of the largest to the smallest x on, the axis is logarithmic."""
 
@@ -48,10 +52,13 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
 
     place = _place(results, x)
     figure: Figure
-    figure, axis = pyplot.subplots(figsize=(COLUMN, 2.9))
+    rules = sorted({result.rule.name for result in results})
+    abreast = 3 if max(map(len, rules)) <= LONG_NAME else 2
+    entries = -(-(len(rules) + published) // abreast)
+    figure, axis = pyplot.subplots(figsize=(COLUMN, 2.45 + ENTRY * entries))
     seen: list[float] = []
     lowest = 1.0
-    for index, rule in enumerate(sorted({result.rule.name for result in results})):
+    for index, rule in enumerate(rules):
         own = [result for result in results if result.rule.name == rule]
         line, sideways = _line(rule, own, x, place, metric)
         if line is None:
@@ -92,7 +99,7 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
     axis.set_ylabel(f"{metric.replace('.', ' ')}, %" if metric.count(".") > 2 else "test accuracy, %")
     if published:
         axis.plot([], [], color="0.3", marker="o", markerfacecolor="none", linestyle=":", label="published")
-    figure.legend(loc="outside lower center", ncols=3)
+    figure.legend(loc="outside lower center", ncols=abreast)
     return figure
 
 
