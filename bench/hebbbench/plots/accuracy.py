@@ -7,7 +7,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError, suggestion
-from hebbbench.plots.series import Line, metric_line, points_of
+from hebbbench.plots.series import Line, metric_line, points_of, without_metric
 from hebbbench.plots.style import COLUMN, look
 from hebbbench.protocol import Protocol
 from hebbbench.record.schema import Cost, Result
@@ -84,8 +84,7 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
                     **{**look(index), "linestyle": ":", "linewidth": 0.7, "markerfacecolor": "none"},
                 )
     if not seen:
-        known = sorted({name for result in results for name in result.metrics})
-        raise ResultError(f"no result has the metric '{metric}'. {suggestion(metric, known)}")
+        raise without_metric(results, metric)
     if min(seen) > 0 and max(seen) / min(seen) >= WIDE:
         axis.set_xscale("log", base=2 if x not in COSTS else 10)
     if x not in COSTS:

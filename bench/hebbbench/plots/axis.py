@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError, suggestion
-from hebbbench.plots.series import metric_line
+from hebbbench.plots.series import metric_line, varying, without_metric
 from hebbbench.plots.style import COLUMN, SYMBOLS, look
 from hebbbench.record.schema import Result
 
@@ -29,14 +29,14 @@ def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
     """
     from matplotlib import pyplot
 
-    varying = _varying(results)
-    numeric = [name for name in varying if all(_number(result, name) is not None for result in results)]
+    differing = varying(results)
+    numeric = [name for name in differing if all(_number(result, name) is not None for result in results)]
     x = x or next(iter(numeric), None)
     if x is None or x not in numeric:
         raise ResultError(f"the results do not differ in a numeric axis '{x or ''}'. {suggestion(x or '', numeric)}")
     lines: dict[str, list[Result]] = {}
     several = len({result.rule.name for result in results}) > 1
-    others = [name for name in varying if name != x]
+    others = [name for name in differing if name != x]
     for result in results:
         parts = [result.rule.name] if several or not others else []
         parts += [f"{SYMBOLS.get(name, name)} {_text(result.axes[name])}" for name in others if name in result.axes]
@@ -59,8 +59,7 @@ def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
             foot = {"xycoords": ("data", "axes fraction"), "color": look(index)["color"], "fontsize": 7}
             axis.annotate(word, (at, 0.03), rotation=90, ha="center", va="bottom", **foot)
     if not any(metric in result.metrics for result in results):
-        known = sorted({name for result in results for name in result.metrics})
-        raise ResultError(f"no result has the metric '{metric}'. {suggestion(metric, known)}")
+        raise without_metric(results, metric)
     above = [value for value in seen if value > 0]
     if above and max(above) / min(above) >= WIDE:
         axis.set_xscale("symlog", linthresh=min(above), linscale=0.5)
@@ -73,12 +72,6 @@ def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
     axis.set_ylabel(f"{metric} (−1–1)" if metric.startswith("alignment.") else metric)
     figure.legend(loc="outside lower center", ncols=2)
     return figure
-
-
-def _varying(results: Sequence[Result]) -> list[str]:
-    """The axes that the results differ in."""
-    names = dict.fromkeys(name for result in results for name in result.axes)
-    return [name for name in names if len({result.axes.get(name) for result in results}) > 1]
 
 
 def _without(results: Sequence[Result], x: str, metric: str) -> set[float | None]:

@@ -8,6 +8,7 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError
+from hebbbench.plots.series import varying
 from hebbbench.plots.style import COLUMN, SYMBOLS
 from hebbbench.record.schema import Result
 
@@ -27,17 +28,13 @@ def draw(results: Sequence[Result], x: str | None, y: str | None, metric: str) -
     import numpy as np
     from matplotlib import pyplot
 
-    varying = [
-        name
-        for name in sorted({name for result in results for name in result.axes})
-        if len({result.axes.get(name) for result in results}) > 1
-    ]
-    x = x or next((name for name in varying if name != y), None)
-    y = y or next((name for name in varying if name != x), None)
-    if x is None or y is None or x == y or set(varying) - {x, y} or len({r.rule.name for r in results}) > 1:
+    differing = sorted(varying(results))
+    x = x or next((name for name in differing if name != y), None)
+    y = y or next((name for name in differing if name != x), None)
+    if x is None or y is None or x == y or set(differing) - {x, y} or len({r.rule.name for r in results}) > 1:
         raise ResultError(
             "a heat map needs results of one rule that differ in two numeric axes. These differ in: "
-            f"{', '.join(varying) or 'none'}; rules: {', '.join(sorted({r.rule.name for r in results}))}. "
+            f"{', '.join(differing) or 'none'}; rules: {', '.join(sorted({r.rule.name for r in results}))}. "
             "Fix the others with --axis name=value and --rule NAME."
         )
     cells: defaultdict[tuple[float, float], list[float]] = defaultdict(list)

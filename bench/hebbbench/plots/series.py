@@ -49,6 +49,18 @@ def collect(targets: Sequence[str], root: Path) -> list[Result]:
     return found
 
 
+def varying(results: Sequence[Result]) -> list[str]:
+    """The axes that the results differ in, in the order of their first appearance."""
+    names = dict.fromkeys(name for result in results for name in result.axes)
+    return [name for name in names if len({result.axes.get(name) for result in results}) > 1]
+
+
+def without_metric(results: Sequence[Result], metric: str) -> ResultError:
+    """The error that no result has the metric, with the ones there are."""
+    known = sorted({name for result in results for name in result.metrics})
+    return ResultError(f"no result has the metric '{metric}'. {suggestion(metric, known)}")
+
+
 def _of_protocol(name: str, root: Path) -> list[Result]:
     from hebbbench.board import sift
     from hebbbench.plan import gather

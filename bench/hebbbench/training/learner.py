@@ -35,7 +35,17 @@ EXPLODED = 1e8
 """A weight beyond this has diverged, though it still is a number."""
 
 
-class Watch(Protocol):
+class Onlooker(Protocol):
+    """Who looks on at training, and remembers."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a later process needs to go on."""
+
+    def load_state_dict(self, saved: dict[str, Any]) -> None:
+        """Take back what `state_dict` gave."""
+
+
+class Watch(Onlooker, Protocol):
     """Who looks on at a step (see `hebbbench.training.alignment`)."""
 
     def begin(self, step: int) -> None:
@@ -44,24 +54,12 @@ class Watch(Protocol):
     def end(self, x: Tensor, targets: Tensor) -> None:
         """After the pass of a batch, when every update is in `grad`, before the optimizer."""
 
-    def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on."""
 
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-
-
-class Look(Protocol):
+class Look(Onlooker, Protocol):
     """Who looks at a batch and the update it led to (see `hebbbench.training.observer`)."""
 
     def see(self, number: int, x: Tensor, labels: Tensor) -> None:
         """When every update is in `grad`, before the optimizer."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on."""
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
 
 
 class Learner:
@@ -226,8 +224,7 @@ class Learner:
             with self._precision():
                 with nullcontext() if needs_gradient else torch.no_grad():
                     features = self.model.body(x)
-                logits = self.model.head(features).float() if self.mixed else self.model.head(features)
-                loss = objective(self.loss, logits, labels)
+                logits, loss = self._read_out(features, labels)
             if self.plasticity.wants_error:
                 self.plasticity.on_error(output_error(self.loss, logits.detach(), labels))
             self.world.weighted(loss if self.penalty is None else loss + self.penalty.take()).backward()
@@ -240,10 +237,16 @@ class Learner:
         if not self.trains_readout:
             return None
         with self._precision():
-            logits = self.model.head(features)
-        loss = objective(self.loss, logits.float() if self.mixed else logits, labels)
+            _, loss = self._read_out(features, labels)
         self.world.weighted(loss).backward()
         return self._reduced(loss)
+
+    def _read_out(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """The answers, in float32 if products are in bfloat16, and the mean loss of this process's samples."""
+        answers = self.model.head(features)
+        if self.mixed:
+            answers = answers.float()
+        return answers, objective(self.loss, answers, targets)
 
     def _reduced(self, loss: Tensor) -> Tensor:
         """The mean loss of the whole batch, whose gradients the read-out and its like then have."""
