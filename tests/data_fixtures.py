@@ -110,7 +110,7 @@ def write_cifar(root: Path, splits: dict[str, Split], monkeypatch) -> Path:
     return folder
 
 
-def write_stl(root: Path, splits: dict[str, Split], monkeypatch) -> Path:
+def write_stl(root: Path, splits: dict[str, Split], monkeypatch, unlabelled: np.ndarray | None = None) -> Path:
     """torchvision's STL-10 folder below `root`, whose class is told not to expect the published MD5s."""
     from torchvision.datasets import STL10
 
@@ -119,7 +119,8 @@ def write_stl(root: Path, splits: dict[str, Split], monkeypatch) -> Path:
     monkeypatch.setattr(STL10, "test_list", files["test"])
     folder = root / "stl10_binary"
     folder.mkdir(parents=True)
-    (folder / "unlabeled_X.bin").touch()
+    bare = b"" if unlabelled is None else unlabelled.transpose(0, 3, 2, 1).tobytes()
+    (folder / "unlabeled_X.bin").write_bytes(bare)
     for split, data in splits.items():
         # Column by column, and classes counted from 1.
         (folder / f"{split}_X.bin").write_bytes(data.images.transpose(0, 3, 2, 1).tobytes())

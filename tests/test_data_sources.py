@@ -303,3 +303,16 @@ def test_stl10_is_read_from_torchvisions_folder(tmp_path, monkeypatch):
     loaded = data.load("stl10", data_root=tmp_path, cache=tmp_path / "cache")
     assert loaded.identity["train"] == data.split_identity(splits["train"].images, splits["train"].labels)
     assert len(loaded.open_test()) == 10
+
+
+def test_images_without_labels_are_read_from_torchvisions_folder(tmp_path, monkeypatch):
+    spec = replace(DATASETS["stl10-unlabelled"], counts={"train": 12})
+    monkeypatch.setitem(DATASETS, "stl10-unlabelled", spec)
+    splits = samples(replace(DATASETS["stl10"], counts={"train": 20, "test": 10}))
+    bare = np.random.default_rng(3).integers(0, 256, (12, *spec.shape), dtype=np.uint8)
+    write_stl(tmp_path, splits, monkeypatch, bare)
+    loaded = data.load("stl10-unlabelled", data_root=tmp_path, cache=tmp_path / "cache")
+    assert list(loaded.identity) == ["train"]
+    assert loaded.identity["train"] == data.split_identity(bare, np.full(12, -1))
+    assert set(loaded.train.labels.tolist()) == {-1}
+    assert data.verify("stl10-unlabelled", cache=tmp_path / "cache") == loaded.identity

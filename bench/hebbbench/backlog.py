@@ -53,7 +53,7 @@ class Waiting:
 
 def size(cell: Cell) -> int:
     """How often a sample passes through the network in training; orders cells that nobody has timed."""
-    return cell.recipe.training.epochs * dataset_spec(cell.protocol.data.dataset).counts["train"]
+    return cell.recipe.training.epochs * dataset_spec(cell.datasets[-1]).counts["train"]
 
 
 def missing(
@@ -145,7 +145,7 @@ def queue(planned: Iterable[Cell], sources: Sources, cache: Path | None) -> list
     for cell in planned:
         keys = _likeness(cell.protocol.name, cell.axes, cell.rule_name)
         seconds = next((median(times[key]) for key in keys if key in times), None)
-        data = pins().get(cell.protocol.data.dataset)
+        data = None if cell.unlabelled else pins().get(cell.protocol.data.dataset)
         waiting.append(Waiting(cell, bool(begun) and data is not None and cell.identity(data) in begun, seconds))
     return sorted(waiting, key=Waiting.precedence)
 
@@ -182,7 +182,7 @@ def listing(waiting: Sequence[Waiting], results: Path, data_root: Path | None, c
             item.cell,
             "begun" if item.begun else "done" if _lies(item.cell, results) else "",
             "?" if item.seconds is None else duration(item.seconds),
-            "here" if here.get(item.cell.work.data.dataset, True) else "to be downloaded, else skipped",
+            "here" if all(here.get(name, True) for name in item.cell.datasets) else "to be downloaded, else skipped",
         )
         for number, item in enumerate(waiting[:LISTED], start=1)
     ]

@@ -42,11 +42,23 @@ class Cell:
         """SHA-256 of the rule's code."""
         return registry.rule_source_hash(self.rule)
 
+    @cached_property
+    def unlabelled(self) -> str | None:
+        """The dataset whose images it learns from in place of the training split, if its rule sees no label."""
+        rule, training = registry.rule(self.rule), self.recipe.training
+        told = rule.end_to_end() or "labels" in rule.signals or training.readout == "trained"
+        return None if told or not training.epochs else self.work.data.unlabelled
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """The names of the datasets it needs."""
+        return (self.work.data.dataset, *([self.unlabelled] if self.unlabelled is not None else []))
+
     def identity(self, data: dict[str, str]) -> str:
         """Digest of everything that decides the cell's numbers.
 
         Args:
-            data: the dataset's identity, split → SHA-256.
+            data: the identity of its data, split → SHA-256; `unlabelled` is one if it learns from such images.
         """
         return digest(
             {

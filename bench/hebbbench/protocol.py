@@ -104,6 +104,8 @@ class Protocol(Growing):
         needed = "probe" if self.headline == HEADLINES[0] else "alignment" if not self.scores_accuracy else None
         if needed is not None and getattr(self, needed) is None:
             raise ValueError(f"headline = '{self.headline}' needs the section '{needed}', which is missing")
+        if self.data.unlabelled is not None and self.alignment is not None:
+            raise ValueError("alignment is measured on labelled samples; take out either it or data.unlabelled")
         if self.scores_accuracy and self.chance is None:
             raise ValueError("chance, the accuracy of guessing, is missing")
         self._check_axes()

@@ -41,13 +41,18 @@ def _finite(value: Any, where: str = "") -> Any:
 Options = Annotated[dict[str, Any], AfterValidator(_finite)]
 
 
-class Data(Strict):
+class Data(Growing):
     """Which samples, and how a pixel becomes a number: (pixel/255 − mean)/std, per channel.
 
     A teacher's inputs are numbers already: its mean and std are empty.
     """
 
+    later: ClassVar = frozenset({"unlabelled"})
+
     dataset: str
+    unlabelled: str | None = Field(
+        None, description="a dataset whose images rules that see no label learn from, in place of the training split"
+    )
     validation: NonNegativeInt = Field(description="samples cut from the training split, by class, for tuning")
     mean: list[float]
     std: list[PositiveFloat]

@@ -25,6 +25,7 @@ def protocol_page(protocol: Protocol) -> str:
     spec = dataset_spec(protocol.data.dataset)
     kept = spec.counts["train"] - protocol.data.validation
     defaults, probe = protocol.training.model_dump(mode="json", exclude_none=True), protocol.probe
+    bare = f"; rules that see no label learn from {protocol.data.unlabelled}" if protocol.data.unlabelled else ""
     lines = [
         f"{protocol.name} v{protocol.version}: {protocol.title}",
         "",
@@ -32,7 +33,7 @@ def protocol_page(protocol: Protocol) -> str:
         "",
         f"hash      {protocol.hash}",
         f"data      {spec.name}: {kept} training, {protocol.data.validation} validation, {spec.counts['test']} test "
-        f"samples of {'×'.join(map(str, spec.shape))}; augmentation {protocol.data.augment}",
+        f"samples of {'×'.join(map(str, spec.shape))}; augmentation {protocol.data.augment}{bare}",
         f"input     (pixel/255 − mean)/std, mean {protocol.data.mean}, std {protocol.data.std}",
         f"training  up to {protocol.budget.epochs} epochs; by default {_compact(defaults)}",
         f"free      {', '.join(protocol.free) or 'hyper-parameters only'}",

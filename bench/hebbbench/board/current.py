@@ -119,13 +119,17 @@ def _unlike_its_row(found: Mapping[str, Result], sources: Sources) -> dict[str, 
 
 
 def _other_data(found: Mapping[str, Result], sources: Sources) -> dict[str, str]:
-    """Results on other samples than the rest of their table: the pinned identity wins, else the commonest."""
-    groups: defaultdict[tuple[str, str], dict[str, Result]] = defaultdict(dict)
+    """Results on other samples than the rest of their table: the pinned identity wins, else the commonest.
+
+    Split by split, because only rules that see no label learn from unlabelled images, where there are any.
+    """
+    groups: defaultdict[tuple[str, str, str], dict[str, Result]] = defaultdict(dict)
     for path, result in found.items():
-        groups[result.protocol.name, canonical_json(result.axes)][path] = result
+        for split in result.data.identity:
+            groups[result.protocol.name, canonical_json(result.axes), split][path] = result
     reasons = {}
-    for group in groups.values():
-        text = {path: canonical_json(result.data.identity) for path, result in group.items()}
+    for (_, _, split), group in groups.items():
+        text = {path: result.data.identity[split] for path, result in group.items()}
         counts = Counter(text.values())
         checked = {text[path] for path, result in group.items() if result.data.pinned}
         reference = max(counts, key=lambda identity: (identity in checked, counts[identity], identity))

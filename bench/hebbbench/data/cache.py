@@ -27,7 +27,7 @@ from hebbbench.errors import DataError
 from .encoded import EncodedSplit, open_encoded
 from .identity import pins
 from .places import CACHE_VARIABLE
-from .spec import SPLITS, DatasetSpec
+from .spec import DatasetSpec
 from .split import Split
 
 FORMAT = 1
@@ -52,7 +52,7 @@ class Entry:
 def entry_folder(cache: Path, spec: DatasetSpec) -> Path:
     """Where the entry of a dataset lies, whether or not it is there."""
     pinned = pins().get(spec.stored)
-    key = "-".join(pinned[split][:8] for split in SPLITS) if pinned else "unpinned"
+    key = "-".join(pinned[split][:8] for split in spec.splits) if pinned else "unpinned"
     return cache / f"{spec.stored}-{key}"
 
 
@@ -69,11 +69,11 @@ def open_entry(folder: Path, spec: DatasetSpec) -> Entry | None:
             return None
         if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
             return None
-        identity = {split: str(meta["identity"][split]) for split in SPLITS}
+        identity = {split: str(meta["identity"][split]) for split in spec.splits}
         if pins().get(spec.stored, identity) != identity:
             return None
         splits: dict[str, Split | EncodedSplit] = {}
-        for split in SPLITS:
+        for split in spec.splits:
             if spec.raw is not None:
                 encoded = open_encoded(folder, split, spec)
                 if encoded is None:
@@ -157,7 +157,7 @@ def write_entry(
     Raises DataError if they cannot be written.
     """
     with writing(partial.parent):
-        for split in SPLITS:
+        for split in spec.splits:
             for part, array in (("images", splits[split].images), ("labels", splits[split].labels)):
                 with (partial / f"{split}_{part}.npy").open("wb") as file:
                     np.save(file, array, allow_pickle=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from hebbbench.errors import DataError
@@ -52,7 +52,8 @@ class Dataset:
     """A dataset ready to train on, in canonical order. `shape` is (height, width, channels).
 
     `identity` gives each split's identity; `pinned` says whether HebbBench knows it to be the right one.
-    `source` says where the data were read from.
+    `source` says where the data were read from. `unlabelled` are images to learn from in place of the training split,
+    if there are any, for rules that see no label.
     """
 
     name: str
@@ -63,10 +64,25 @@ class Dataset:
     pinned: bool
     source: str
     _test: _Seal = field(repr=False)
+    unlabelled: Split | EncodedSplit | None = None
 
     def open_test(self) -> Split | EncodedSplit:
         """The test split. It is given once: a second call raises DataError."""
         return self._test.take(self.name)
+
+    def beside(self, other: Dataset) -> Dataset:
+        """This dataset with the images of another to learn from; its identity covers both.
+
+        Raises:
+            DataError: the other's images are of another shape.
+        """
+        if other.shape != self.shape:
+            raise DataError(
+                f"images of {other.name} are {other.shape} (height, width, channels), those of {self.name} "
+                f"{self.shape}: a network takes one shape. Choose unlabelled images of the same shape."
+            )
+        identity = {**self.identity, "unlabelled": other.identity["train"]}
+        return replace(self, unlabelled=other.train, identity=identity, pinned=self.pinned and other.pinned)
 
 
 def load(
@@ -94,7 +110,7 @@ def load(
         identity=entry.identity,
         pinned=spec.stored in pins(),
         source=entry.source,
-        _test=_Seal(entry.splits["test"]),
+        _test=_Seal(entry.splits.get("test")),
     )
 
 

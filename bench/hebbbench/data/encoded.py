@@ -22,7 +22,7 @@ from hebbbench.errors import DataError
 from .identity import identity_of_digests, order_of_digests
 from .images import Advance, image_bytes
 from .parquet import parquet_files
-from .spec import SPLITS, DatasetSpec
+from .spec import DatasetSpec
 from .wording import one_line
 
 if TYPE_CHECKING:
@@ -92,10 +92,10 @@ def open_encoded(folder: Path, split: str, spec: DatasetSpec) -> EncodedSplit | 
 def find_encoded(spec: DatasetSpec, root: Path) -> tuple[str, Path] | None:
     """(kind, folder) of the first place below `root` that holds the dataset: parquet files, or folders of images."""
     for subfolder in spec.subfolders:
-        if any(_parquet(root / subfolder, split) for split in SPLITS):
+        if any(_parquet(root / subfolder, split) for split in spec.splits):
             return "parquet", root / subfolder
     for subfolder in spec.folders:
-        if all(_classes_folder(root / subfolder, split) for split in SPLITS):
+        if all(_classes_folder(root / subfolder, split) for split in spec.splits):
             return "folder", root / subfolder
     return None
 
@@ -116,7 +116,7 @@ def pack(spec: DatasetSpec, kind: str, folder: Path, partial: Path, advance: Adv
         DataError: a file is no image, a label is out of range, or the counts are not the spec's.
     """
     identity = {}
-    for split in SPLITS:
+    for split in spec.splits:
         rows = _parquet_rows(spec, folder, split) if kind == "parquet" else _folder_rows(spec, folder, split)
         digests: list[bytes] = []
         lengths: list[int] = []

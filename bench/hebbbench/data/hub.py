@@ -21,7 +21,7 @@ _BATCH = 1000
 def by_hand(spec: DatasetSpec) -> str:
     """The remedy when the hub cannot be used: what to put where."""
     origin = f" (from {spec.hub_id} on the hub)" if spec.hub_id is not None else " of PNG images"
-    ways = [f"{spec.subfolders[0]}/train-*.parquet and test-*.parquet{origin}"]
+    ways = [f"{spec.subfolders[0]}/train-*.parquet and test-*.parquet{origin}"] if spec.subfolders else []
     if spec.torchvision_folder is not None:
         ways.append(f"torchvision's {spec.torchvision_folder}")
     return f"Set {DATA_VARIABLE} or --data-root to a folder that has {', or '.join(ways)}."

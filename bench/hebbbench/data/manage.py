@@ -15,7 +15,7 @@ from .hub import by_hand
 from .identity import identity_of_digests, pins, sample_digests
 from .places import resolve_cache, resolve_data_root
 from .sources import find_local
-from .spec import DATASETS, SPLITS, DatasetSpec, dataset_spec
+from .spec import DATASETS, DatasetSpec, dataset_spec
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def verify(name: str, *, cache: Path | None = None) -> dict[str, str]:
     if entry is None:
         raise DataError(f"{name} has no whole cache entry at {folder}. Run: hebbbench data prepare {name}")
     identity = {}
-    for split in SPLITS:
+    for split in spec.splits:
         samples = entry.splits[split]
         if isinstance(samples, EncodedSplit):
             digests = samples.digests()

@@ -12,7 +12,7 @@ from .digits import read_digits
 from .hub import by_hand, read_hub
 from .images import Advance
 from .parquet import find_parquet, read_parquet
-from .spec import SPLITS, DatasetSpec
+from .spec import DatasetSpec
 from .split import Split
 from .teacher import ask_teacher
 from .torchvision_folder import find_torchvision, read_torchvision
@@ -75,7 +75,7 @@ def read_source(spec: DatasetSpec, source: Source, advance: Advance) -> dict[str
         advance(sum(map(len, splits.values())))
         return splits
     splits = {}
-    for split in SPLITS:
+    for split in spec.splits:
         if source.kind == "hub":
             splits[split] = read_hub(spec, split, advance)
         elif source.kind == "parquet":

@@ -8,16 +8,15 @@ from typing import Literal
 
 from hebbbench.errors import unknown_name
 
-SPLITS = ("train", "test")
-
 
 @dataclass(frozen=True)
 class DatasetSpec:
     """One dataset.
 
-    `shape` is (height, width, channels); `counts` gives the number of images per split. `subfolders` are the
-    folders below a data root where Hugging Face parquet files are looked for, in order.
-    `torchvision_folder` is where torchvision's class `torchvision_class` keeps its files below its root.
+    `shape` is (height, width, channels); `counts` gives the number of images per split. Without `classes` it has no
+    labels (each is −1), only images to learn from, all in the training split. `subfolders` are the folders below a data
+    root where Hugging Face parquet files are looked for, in order. `torchvision_folder` is where torchvision's class
+    `torchvision_class` keeps its files below its root.
     An embedded dataset comes with an installed package and needs no data root.
 
     `raw` names a dataset whose images keep their files' form and size and are decoded as they are used; `shape` is then
@@ -57,6 +56,11 @@ class DatasetSpec:
     def target_shape(self, split: str) -> tuple[int, ...]:
         """The shape of a split's targets: (N,) classes, or (N, outputs)."""
         return (self.counts[split],) if self.teacher is None else (self.counts[split], self.classes)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits it has, in the order in which they are read and kept."""
+        return tuple(self.counts)
 
     @property
     def stored(self) -> str:
@@ -117,6 +121,14 @@ DATASETS: dict[str, DatasetSpec] = {
         shape=(96, 96, 3),
         counts={"train": 5000, "test": 8000},
         subfolders=("stl10", "stl10/data"),
+        torchvision_class="STL10",
+        torchvision_folder="stl10_binary",
+    ),
+    "stl10-unlabelled": DatasetSpec(
+        name="stl10-unlabelled",
+        classes=0,
+        shape=(96, 96, 3),
+        counts={"train": 100000},
         torchvision_class="STL10",
         torchvision_folder="stl10_binary",
     ),

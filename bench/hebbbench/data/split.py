@@ -15,7 +15,7 @@ from .spec import DatasetSpec
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """`images`: uint8 (N, H, W, C), 0 to 255. `labels`: int64 (N,), 0 to classes - 1.
+    """`images`: uint8 (N, H, W, C), 0 to 255. `labels`: int64 (N,), 0 to classes - 1, or -1 where there are no classes.
 
     Of a teacher's dataset: inputs (N, 1, 1, features), float32 or tokens in uint8, and targets float32 (N, outputs).
     """
@@ -45,10 +45,12 @@ def checked_split(
             f"{where}: the labels of the {split} split of {spec.name} are {labels.dtype} {labels.shape}, "
             f"expected integers ({shape[0]},). {remedy}"
         )
-    outside = np.flatnonzero((labels < 0) | (labels >= spec.classes))
+    low, high = (0, spec.classes - 1) if spec.classes else (-1, -1)
+    outside = np.flatnonzero((labels < low) | (labels > high))
     if len(outside):
+        expected = f"{low} to {high}" if spec.classes else "-1, which is no label"
         raise DataError(
             f"{where}: row {outside[0]} of the {split} split of {spec.name} has label {labels[outside[0]]}, "
-            f"expected 0 to {spec.classes - 1}. {remedy}"
+            f"expected {expected}. {remedy}"
         )
     return Split(images, labels.astype(np.int64))

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .spec import SPLITS, DatasetSpec
+from .spec import DatasetSpec
 from .split import Split
 
 Array = npt.NDArray[Any]
@@ -51,10 +51,10 @@ def ask_teacher(spec: DatasetSpec) -> dict[str, Split]:
     answers = np.concatenate([teacher(inputs[start : start + CHUNK]) for start in range(0, count, CHUNK)])
     x = inputs.astype(spec.input_type).reshape(count, *spec.shape)
     y = _grid(answers).astype(np.float32)
-    ends = np.cumsum([spec.counts[split] for split in SPLITS])
+    ends = np.cumsum([spec.counts[split] for split in spec.splits])
     return {
         split: Split(x[end - spec.counts[split] : end], y[end - spec.counts[split] : end])
-        for split, end in zip(SPLITS, ends, strict=True)
+        for split, end in zip(spec.splits, ends, strict=True)
     }
 
 

@@ -44,7 +44,7 @@ def read_torchvision(spec: DatasetSpec, root: Path, split: str) -> Split:
             # The published CIFAR pickles hold an old spelling of a NumPy dtype.
             warnings.filterwarnings("ignore", message=r"dtype\(\): align should be passed")
             if spec.torchvision_class == "STL10":
-                loaded = build(root, split=split, download=False)
+                loaded = build(root, split=split if spec.classes else "unlabeled", download=False)
                 images, labels = loaded.data.transpose(0, 2, 3, 1), np.asarray(loaded.labels)
             else:
                 loaded = build(root, train=split == "train", download=False)

@@ -249,7 +249,7 @@ def _sbatch(options: Sequence[str]) -> dict[str, str]:
 def _with_data(planned: Sequence[Cell], settings: Settings, reporter: Reporter, skip: bool) -> list[Cell]:
     """The cells whose data can be had; decoded here, once, so that not every job does it."""
     had: dict[str, bool] = {}
-    for name in dict.fromkeys(cell.work.data.dataset for cell in planned):
+    for name in dict.fromkeys(name for cell in planned for name in cell.datasets):
         try:
             load_with_progress(name, settings, reporter)
             had[name] = True
@@ -258,7 +258,7 @@ def _with_data(planned: Sequence[Cell], settings: Settings, reporter: Reporter, 
                 raise
             reporter.say(f"  every cell on {name} is skipped: {error}")
             had[name] = False
-    return [cell for cell in planned if had[cell.work.data.dataset]]
+    return [cell for cell in planned if all(had[name] for name in cell.datasets)]
 
 
 def _whole(path: Path | None) -> Path | None:

@@ -82,6 +82,10 @@ class Course:
         train, validation = split_indices(dataset.train.labels, cell.work.data.validation)
         self.train_indices = torch.as_tensor(train, device=device)
         self.validation_indices = torch.as_tensor(validation, device=device)
+        # What the rule learns from: the training split, unless it sees no label and there are images without.
+        self.pool_indices = self.train_indices
+        if dataset.unlabelled is not None:
+            self.pool_indices = torch.arange(len(dataset.unlabelled), device=device)
 
     def result(self, identity: str) -> schema.Result:
         """Run the cell to its end, whatever that is.
@@ -128,12 +132,13 @@ class Course:
     def _measure(self, request: StopRequest) -> None:
         measured, work = self.measured, self.cell.work
         batches = self.batches(self.dataset.train)
+        pool = batches if self.dataset.unlabelled is None else self.batches(self.dataset.unlabelled)
         learner = self.learner()
         measured.model = describe_model(learner)
         meter = self.meter(learner, work.alignment) if work.alignment is not None else None
         measured.phase = "training"
         if self.cell.recipe.training.epochs:
-            measured.determinism = self._repeats_bits(batches)
+            measured.determinism = self._repeats_bits(pool)
         if self.diagnostics:
             learner.observer = measured.observer = self._observer(learner)
         saved = self.checkpoint.load()
@@ -146,8 +151,8 @@ class Course:
         validate = partial(self._accuracy, learner, batches, self.validation_indices) if work.data.validation else None
         Loop(
             learner,
-            batches,
-            self.train_indices,
+            pool,
+            self.pool_indices,
             self.cell.recipe.training,
             measured.state,
             self.checkpoint,
@@ -169,7 +174,7 @@ class Course:
     def meter(self, learner: Learner, spec: Alignment) -> AlignmentMeter:
         """What measures the learner's alignment in training; it looks on at the learner's steps from now on."""
         training = self.cell.recipe.training
-        per_epoch = batches_per_epoch(len(self.train_indices), training.batch_size)
+        per_epoch = batches_per_epoch(len(self.pool_indices), training.batch_size)
         total = training.epochs * per_epoch
         witness = self._witness(learner) if spec.sgd else None
         learner.watch = meter = AlignmentMeter(learner, spec.window, total, per_epoch, witness)
@@ -326,7 +331,7 @@ class Course:
     def _observer(self, learner: Learner) -> Observer:
         """Diagnostics of this learner; what it compares with is a network built once more from the same draws."""
         training = self.cell.recipe.training
-        per_epoch = batches_per_epoch(len(self.train_indices), training.batch_size)
+        per_epoch = batches_per_epoch(len(self.pool_indices), training.batch_size)
         steps = stages(training, learner) * training.epochs * per_epoch
         return Observer(learner, self._witness(learner), steps, per_epoch)
 
@@ -387,15 +392,15 @@ class Course:
     def _repeats_bits(self, batches: Batches) -> bool:
         """Whether the first steps, run twice from the same start, leave the same weights."""
         training = self.cell.recipe.training
-        size = min(training.batch_size, len(self.train_indices))
+        size = min(training.batch_size, len(self.pool_indices))
         digests = set()
         for _ in range(2):
             learner = self.learner()
             for step in range(PROBED_STEPS):
                 source = generator(self.cell.seed, "determinism probe", step)
-                order = torch.randperm(len(self.train_indices), generator=source)[:size]
+                order = torch.randperm(len(self.pool_indices), generator=source)[:size]
                 part = self.world.begin(size)
-                x, labels = batches.batch(self.train_indices[order.to(self.device)], source, part)
+                x, labels = batches.batch(self.pool_indices[order.to(self.device)], source, part)
                 only = 0 if training.schedule == "layerwise" else None
                 if self.measured.work is None:
                     self.measured.work = count(learner, x, labels, step, only)

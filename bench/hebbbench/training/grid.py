@@ -20,7 +20,7 @@ from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.interrupt import stop_requests
 from hebbbench.training.loop import batches_per_epoch
-from hebbbench.training.run import Settings, finished, load_with_progress, run_cell
+from hebbbench.training.run import Settings, finished, load_data, run_cell
 from hebbbench.training.together import CHUNK, can_be_together, chunks, train_together
 from hebbbench.validation import canonical_json
 
@@ -53,18 +53,17 @@ def run_cells(
     device = prepare_torch(settings.device)
     together: list[Cell] = []
     shapes: dict[str, bool] = {}
-    absent: set[str] = set()
+    absent: set[tuple[str, ...]] = set()
     for number, cell in enumerate(planned, start=1):
-        data = cell.work.data.dataset
-        if data in absent:
+        if cell.datasets in absent:
             continue
         try:
-            dataset = load_with_progress(data, settings, reporter)
+            dataset = load_data(cell, settings, reporter)
         except DataError as error:
             if not skip:
                 raise
-            reporter.say(f"  every cell on {data} is skipped: {error}")
-            absent.add(data)
+            reporter.say(f"  every cell on {' and '.join(cell.datasets)} is skipped: {error}")
+            absent.add(cell.datasets)
             continue
         try:
             kind = canonical_json([cell.protocol.hash, cell.axes, cell.rule, cell.recipe.identity()])
@@ -112,7 +111,7 @@ def _run_together(
         for chunk in chunks(cells):
             courses, identities = [], []
             for cell in chunk:
-                dataset = load_with_progress(cell.work.data.dataset, settings, Silent())
+                dataset = load_data(cell, settings, Silent())
                 identities.append(cell.identity(dataset.identity))
                 kept = Checkpoint(cache / "checkpoints", identities[-1])
                 courses.append(Course(cell, dataset, kept, device, cache / "scratch", reporter, read_test=True))

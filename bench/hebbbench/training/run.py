@@ -12,7 +12,7 @@ import torch
 from hebbbench.cell import Cell
 from hebbbench.data import Dataset, dataset_spec, load
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import HebbBenchError, RunInterrupted
+from hebbbench.errors import HebbBenchError, ProtocolError, RunInterrupted
 from hebbbench.progress import Reporter
 from hebbbench.record import schema, store, tensors
 from hebbbench.record.card import Card
@@ -69,7 +69,7 @@ def run_cell(
     world = settings.world
     if results is not None:
         world.told(partial(store.check_writable, results))
-    dataset = load_with_progress(cell.work.data.dataset, settings, reporter)
+    dataset = load_data(cell, settings, reporter)
     identity = cell.identity(dataset.identity)
     diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
     if results is not None and not force:
@@ -123,6 +123,13 @@ def check_cell(cell: Cell) -> None:
         HebbBenchError: rule, recipe, architecture and protocol do not fit together.
     """
     spec = dataset_spec(cell.work.data.dataset)
+    if not spec.classes:
+        raise ProtocolError(
+            f"protocol '{cell.protocol.name}': data.dataset = '{spec.name}' has no labels, so nothing can be scored. "
+            "Give it as data.unlabelled, beside a dataset with labels."
+        )
+    for name in cell.datasets:
+        dataset_spec(name)
     Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
 
 
@@ -144,6 +151,16 @@ def finished(
     if diagnostics and not any(name.startswith(schema.DIAGNOSTICS) for name in (*result.metrics, *result.curves)):
         return None
     return result if result.cell == identity and result.status in ("ok", "diverged") else None
+
+
+def load_data(cell: Cell, settings: Settings, reporter: Reporter) -> Dataset:
+    """The cell's dataset, with the unlabelled images it learns from, if there are any.
+
+    Raises:
+        HebbBenchError: as `load`; or the two have images of different shapes.
+    """
+    first, *others = (load_with_progress(name, settings, reporter) for name in cell.datasets)
+    return first.beside(others[0]) if others else first
 
 
 def load_with_progress(name: str, settings: Settings, reporter: Reporter) -> Dataset:
