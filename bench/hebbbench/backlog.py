@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from statistics import median
 
@@ -14,7 +15,7 @@ from hebbbench.cell import Cell, cells, parse_axes, parse_seeds
 from hebbbench.data import dataset_spec, pins, status
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import HebbBenchError, ProtocolError
-from hebbbench.plan import Sources, gather, plan
+from hebbbench.plan import CellStatus, Sources, gather, plan
 from hebbbench.progress import duration
 from hebbbench.record.store import result_path
 from hebbbench.report import table
@@ -83,19 +84,22 @@ def missing(
         for name, found in sources.protocols.items()
         if protocol in (None, name) and (points := _points(list(axes), name, sources, protocol)) is not None
     }
-    found, refused = [], []
-    for entry in plan(sources, sift(sources)):
+
+    def asked(entry: CellStatus) -> bool:
         if entry.state != "missing" or not entry.known or entry.protocol not in chosen:
-            continue
+            return False
         allowed, fixed = chosen[entry.protocol]
-        if entry.seed not in allowed or (wanted and entry.rule not in wanted):
-            continue
-        if not fixed.items() <= entry.axes.items():
-            continue
+        return entry.seed in allowed and (not wanted or entry.rule in wanted) and fixed.items() <= entry.axes.items()
+
+    found, refused = [], []
+    rows = groupby(
+        filter(asked, plan(sources, sift(sources))), key=lambda entry: (entry.protocol, entry.axes, entry.rule)
+    )
+    for (name, values, rule), row in rows:
         try:
-            found += cells(sources.protocols[entry.protocol], [entry.rule], [entry.seed], entry.axes)
+            found += cells(sources.protocols[name], [rule], [entry.seed for entry in row], values)
         except HebbBenchError as error:
-            refused.append(f"{entry.protocol} · {entry.rule}: {error}")
+            refused.append(f"{name} · {rule}: {error}")
     return queue(found, sources, cache), list(dict.fromkeys(refused))
 
 

@@ -104,19 +104,13 @@ def cells(
         dict(zip(names, values, strict=True))
         for values in product(*([axes[name]] if name in axes else protocol.axes[name].values for name in names))
     ]
-    return [
-        Cell(
-            protocol,
-            point,
-            rule,
-            resolve(protocol.at(point), recipe or registry.recipe(rule, protocol.name), rule),
-            seed,
-        )
-        for seed in seeds
-        for point in points
+    resolved = [
+        (point, rule, resolve(work, recipe or registry.recipe(rule, protocol.name), rule))
+        for point, work in [(point, protocol.at(point)) for point in points]
         for rule in rules
         if protocol.takes(registry.rule_path(rule).stem, point)
     ]
+    return [Cell(protocol, point, rule, chosen, seed) for seed in seeds for point, rule, chosen in resolved]
 
 
 def parse_seeds(texts: list[str], protocol: Protocol) -> list[int]:

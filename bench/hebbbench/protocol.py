@@ -35,7 +35,7 @@ from hebbbench.sections import (
     PublishedProbe,
     Training,
 )
-from hebbbench.validation import WHOLE, Growing, canonical_json, digest, read_yaml, validate
+from hebbbench.validation import WHOLE, Growing, canonical_json, digest, read_model, validate
 
 HEADLINES = ("probe.test.accuracy", "end_to_end.test.accuracy")
 ALIGNMENT = "alignment."
@@ -210,7 +210,7 @@ def write_path(tree: dict[str, Any], path: str, value: AxisValue) -> None:
 
 def load_protocol(path: Path) -> Protocol:
     """The protocol in a YAML file; the file is named as the protocol is."""
-    protocol = validate(Protocol, read_yaml(path), str(path))
+    protocol = read_model(Protocol, path)
     if protocol.name != path.stem:
         raise ProtocolError(
             f"{path}: name = '{protocol.name}', but the file is '{path.name}'. "

@@ -10,7 +10,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_valida
 from hebbbench.errors import ProtocolError
 from hebbbench.protocol import Protocol, read_path, write_path
 from hebbbench.sections import TRAINING_FREE, Init, Optimizer, Options, Training
-from hebbbench.validation import WHOLE, Strict, read_yaml, validate
+from hebbbench.validation import WHOLE, Strict, read_model, validate
 
 
 class Search(Strict):
@@ -74,7 +74,7 @@ class Resolved(Strict):
 
 def load_recipes(path: Path) -> dict[str, Recipe]:
     """The recipes in a rule's YAML file, by protocol name; none if there is no such file."""
-    return validate(RecipeFile, read_yaml(path), str(path)).recipes if path.exists() else {}
+    return dict(read_model(RecipeFile, path).recipes) if path.exists() else {}
 
 
 def resolve(protocol: Protocol, recipe: Recipe | None, rule: str) -> Resolved:

@@ -17,7 +17,7 @@ import io
 import sys
 import tokenize
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -207,8 +207,8 @@ def recipe(rule_name: str, protocol_name: str) -> Recipe | None:
     Raises:
         ProtocolError: the recipe file is malformed.
     """
-    recipes = load_recipes(rule_path(rule_name).with_suffix(".yaml"))
-    return recipes.get(protocol_name, recipes.get("default"))
+    found = recipes(rule_name)
+    return found.get(protocol_name, found.get("default"))
 
 
 def recipes(rule_name: str) -> dict[str, Recipe]:
@@ -225,11 +225,15 @@ def rule_source_hash(name: str) -> str:
         RuleError: the file is not valid Python.
     """
     path = rule_path(name)
-    text = path.read_text(encoding="utf-8")
     try:
-        tree = ast.parse(text)
+        return _code_hash(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
         raise RuleError(f"{path} cannot be imported: SyntaxError: {error}") from error
+
+
+@lru_cache(maxsize=512)
+def _code_hash(text: str) -> str:
+    tree = ast.parse(text)
     lines = text.splitlines()
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.COMMENT:

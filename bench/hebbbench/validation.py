@@ -7,8 +7,9 @@ import json
 import re
 import types
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, Union, get_args, get_origin
+from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin
 
 import yaml
 from pydantic import (
@@ -84,15 +85,44 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ProtocolError: the file cannot be read, is not YAML, repeats a key, or is not a mapping.
     """
+    return _mapping(path, _text(path))
+
+
+def read_model(model: type[Model], path: Path) -> Model:
+    """A YAML file as a `model`; one object for as long as the file says the same, so the model must be immutable.
+
+    Raises:
+        ProtocolError: as `read_yaml` and `validate`.
+    """
+    return cast(Model, _model(model, path, _text(path)))
+
+
+@lru_cache(maxsize=512)
+def _model(model: type[BaseModel], path: Path, text: str) -> BaseModel:
+    return validate(model, _mapping(path, text), str(path))
+
+
+def _text(path: Path) -> str:
     try:
-        loaded = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise ProtocolError(f"{path} cannot be read: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ProtocolError(f"{path} is not valid YAML: {' '.join(str(error).split())}.") from error
+    except UnicodeDecodeError as error:
+        raise _not_yaml(path, error) from error
+
+
+def _mapping(path: Path, text: str) -> dict[str, Any]:
+    try:
+        loaded = yaml.load(text, Loader=_UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise _not_yaml(path, error) from error
     if not isinstance(loaded, dict):
         raise ProtocolError(f"{path} must hold a mapping of keys to values, not {type(loaded).__name__}.")
     return loaded
+
+
+def _not_yaml(path: Path, error: Exception) -> ProtocolError:
+    return ProtocolError(f"{path} is not valid YAML: {' '.join(str(error).split())}.")
 
 
 def parse_values(text: str) -> list[Any]:

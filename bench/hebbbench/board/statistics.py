@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
 
-from scipy.special import stdtr, stdtrit
-
 ALPHA = 0.05
 LEAST_SPREAD = 1e-9
 """A standard deviation of differences below this is rounding: one test sample in a hundred million is
@@ -74,6 +72,8 @@ def paired(ours: BySeed, theirs: BySeed) -> Difference | None:
     mean, n = fmean(differences), len(differences)
     if n < 2 or (spread := stdev(differences)) < LEAST_SPREAD:
         return Difference(mean, n)
+    from scipy.special import stdtr, stdtrit  # where it is needed: commands that test nothing start without it
+
     error = spread / math.sqrt(n)
     half = float(stdtrit(n - 1, 1 - ALPHA / 2)) * error
     p = 2 * float(stdtr(n - 1, -abs(mean) / error))
