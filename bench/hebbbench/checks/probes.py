@@ -20,6 +20,7 @@ from hebbbench.checks.network import CLASSES
 from hebbbench.checks.rig import HEAD, TARGET, Played, Rig, Scene, differs
 from hebbbench.checks.spy import Call
 from hebbbench.record.card import Card, Locality
+from hebbbench.rng import seed_torch
 
 DEPTHS = (2, 6)
 WIDTH = 32
@@ -273,11 +274,10 @@ def _held_at_depth(rule: str, depth: int) -> int:
         held = sum(size for address, size in _new_tensors().items() if address not in known | gradients)
 
     handle = rig.layers[-1].module.register_forward_hook(count)
-    gc.collect()
     gc.freeze()
     try:
         with torch.random.fork_rng(devices=[]), saved_tensors_hooks(lambda tensor: tensor, lambda tensor: tensor):
-            torch.manual_seed(0)
+            seed_torch(0)
             learner.step(scene.x[0], scene.labels[0], 0, 0.0)
     finally:
         gc.unfreeze()

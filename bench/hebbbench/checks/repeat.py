@@ -11,6 +11,7 @@ from hebbbench.checks.network import CLASSES, INPUTS, WIDTHS, build_learner, toy
 from hebbbench.checks.rig import Rig, differs
 from hebbbench.checks.spy import copied, seed_draws
 from hebbbench.checks.subject import Failed, Subject
+from hebbbench.rng import seed_torch
 from hebbbench.training.learner import Learner
 
 STEPS = 4
@@ -41,7 +42,7 @@ def same_bits(subject: Subject) -> str:
     with torch.random.fork_rng(devices=[]):
         one, two = _learner(subject), _learner(subject)
         _train(one, 0, STEPS)
-        torch.manual_seed(1)  # what another cell before this one would have left behind
+        seed_torch(1)  # what another cell before this one would have left behind
         _train(two, 0, STEPS)
     if one.digest() != two.digest():
         raise Failed(

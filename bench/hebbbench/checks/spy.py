@@ -11,6 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import LinearPre, Pre
+from hebbbench.rng import seed_torch
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Spy:
 
 def seed_draws(layer: int, number: int) -> None:
     """Seed torch's global generator for one call of a rule."""
-    torch.manual_seed(1000 * number + layer)
+    seed_torch(1000 * number + layer)
 
 
 def dense(signal: Any) -> Tensor:

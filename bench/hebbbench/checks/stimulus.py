@@ -13,6 +13,7 @@ from hebbbench.checks.network import CLASSES, INPUTS
 from hebbbench.plasticity.attach import PlasticLayer
 from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import LinearPre, weight_rows
+from hebbbench.rng import seed_torch
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def respond(rule: Rule, module: nn.Linear | nn.Conv2d, x: Tensor) -> Tensor:
     """
     layer = PlasticLayer("layer", module, rule)
     layer.observe(x, module(x))
-    torch.manual_seed(0)
+    seed_torch(0)
     layer.learn(**outside_signals(module.weight.detach(), len(x)))
     gradient = module.weight.grad
     module.weight.grad = None
@@ -80,7 +81,7 @@ def equation(rule: Rule, rows: Tensor, weight: Tensor, outside: dict[str, Tensor
         "state": rule.init(weight.clone()),
         **{name: value.clone() for name, value in outside.items()},
     }
-    torch.manual_seed(0)
+    seed_torch(0)
     return rule.delta(**{name: signals[name] for name in rule.signals})
 
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from hebbbench.checks.network import build_learner, toy_cell
 from hebbbench.checks.subject import Failed, Subject
+from hebbbench.rng import seed_torch
 
 NOISE = 0.6
 WIDTHS = {True: (8, 4), False: (4,)}
@@ -66,7 +67,7 @@ def _accuracies(subject: Subject, rate: float, seed: int) -> tuple[float, float]
         before = _read_out(learner.features(x), labels)
         for step in range(STEPS):
             batch = torch.randint(TRAINING, (BATCH,), generator=torch.Generator().manual_seed(step))
-            torch.manual_seed(step)
+            seed_torch(step)
             learner.step(x[batch], labels[batch], step, 0.0)
         features = learner.features(x)
     return before, _read_out(features, labels) if features.isfinite().all() else 0.0

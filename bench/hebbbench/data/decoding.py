@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from hebbbench.errors import DataError
+from hebbbench.rng import seed_torch
 from hebbbench.world import ALONE, World
 
 from .batches import WHOLE, Layout
@@ -141,7 +142,7 @@ class Decoder:
                 except DataError as error:
                     return str(error)  # as text, or a worker's traceback would be wrapped around it
                 if seeds is not None:
-                    torch.manual_seed(seeds[row])
+                    seed_torch(seeds[row])
                 made[row] = self._pixels(self._middle(image) if seeds is None else self._crop(image))
         return made
 

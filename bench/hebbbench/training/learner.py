@@ -22,7 +22,7 @@ from hebbbench.plasticity.procedure import Procedure
 from hebbbench.plasticity.recompute import run_again_backward
 from hebbbench.plasticity.rule import Rule
 from hebbbench.recipe import Resolved
-from hebbbench.rng import derive, generator, torch_seeded
+from hebbbench.rng import derive, generator, seed_torch, torch_seeded
 from hebbbench.training import optimise
 from hebbbench.training.network import build_model, drops, initialise, normalisations_before
 from hebbbench.training.sparsity import Penalty
@@ -182,7 +182,7 @@ class Learner:
         if self.noise:
             optimise.shake(self.model.parameters(), self.noise, generator(self.seed, "noise", number))
         if self.draws:
-            torch.manual_seed(derive(self.seed, "dropout", number))
+            seed_torch(derive(self.seed, "dropout", number))
         if self.watch is not None:
             self.watch.begin(number)
         loss = self.find_update(x, labels, only)

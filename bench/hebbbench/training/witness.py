@@ -11,7 +11,7 @@ from hebbbench.metrics.direction import cosine, sign_agreement
 from hebbbench.plasticity.divided import divide
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.plasticity.terms import hebb
-from hebbbench.rng import derive
+from hebbbench.rng import derive, seed_torch
 from hebbbench.training.learner import Learner, gradients, objective
 from hebbbench.training.network import Network
 
@@ -90,7 +90,7 @@ class Witness:
         handles = [layer.register_forward_hook(keep) for layer in self.layers]
         devices = range(torch.cuda.device_count())
         with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(backward):
-            torch.manual_seed(derive(learner.seed, "dropout", number))
+            seed_torch(derive(learner.seed, "dropout", number))
             features = self.model.body(x)
             if backward:
                 loss = objective(learner.loss, self.model.head(features), labels)
