@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,19 +44,20 @@ def cases(network: str, precision: str, x: Tensor, labels: Tensor) -> tuple[dict
         work[name] = done.step / done.forward
         numbers = iter(range(1, 10**9))
         found[name] = lambda own=own, numbers=numbers: own.step(x, labels, next(numbers), 0.0)
-    found["plain PyTorch"] = plain_step(network, precision, x, labels)
+    plain = plain_step(network, precision, device)
+    found["plain PyTorch"] = lambda: plain(x, labels)
     work["plain PyTorch"] = work["bp"]
     return found, work
 
 
-def plain_step(network: str, precision: str, x: Tensor, labels: Tensor) -> Case:
+def plain_step(network: str, precision: str, device: torch.device) -> Callable[[Tensor, Tensor], None]:
     """The same network and optimizer as `bp`, as anybody would write it."""
     protocol = registry.protocol(f"cifar10-{network}")
     model = build_model(network, protocol.architecture.options, SHAPE, 10)
-    model = nn.Sequential(model.body, model.head).to(x.device, memory_format=torch.channels_last)
+    model = nn.Sequential(model.body, model.head).to(device, memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=5e-4)
 
-    def step() -> None:
+    def step(x: Tensor, labels: Tensor) -> None:
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
             loss = F.cross_entropy(model(x), labels)
