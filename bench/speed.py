@@ -4,11 +4,12 @@
 
 Prints the machine's own matrix rates; the seconds to the first result of the quick start; the step of each rule as a
 ratio to `bp` on DeepHebb and FastHebb, in float32 and with products in bfloat16, beside the work counted in forward
-passes and what that promises; backprop against a plain PyTorch loop of the same network; the probe on cached features
-against one that runs the body; the input pipeline against a DataLoader; image files decoded on one core; and small
-networks trained together against a loop over them. The cases of a comparison take turns within each round, the order
-turned round in every other one; a ratio is the median over rounds. `bp again` is the control: its distance from 1 is
-the noise. The script refuses to report when other processes hold the cores.
+passes and what that promises; the memory that steps take above what stands there before; backprop against a plain
+PyTorch loop of the same network; the probe on cached features against one that runs the body; the input pipeline
+against a DataLoader; image files decoded on one core; and small networks trained together against a loop over them.
+The cases of a comparison take turns within each round, the order turned round in every other one; a ratio is the
+median over rounds. `bp again` is the control: its distance from 1 is the noise. The script refuses to report when
+other processes hold the cores.
 
 Work counts passes over the layers: backprop 3 (forward, gradient of the weights, gradient of the activity), GHL 4 (one
 outer product more), a local rule 2. No gradient of the image is needed, so on DeepHebb exactly 2.98, 3.98 and 2.00.
@@ -32,7 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from benchmarks import input as pipeline
-from benchmarks import read_out, steps, together
+from benchmarks import memory, read_out, steps, together
 from benchmarks.timing import idle_share, matrix_rate, ratio, take_turns
 from hebbbench.training.device import prepare_torch
 
@@ -94,6 +95,16 @@ def main() -> int:
             }
             report["steps"].append({"network": network, "precision": precision, "rules": rows})
             print(step_table(network, precision, rows), flush=True)
+    report["peak_memory_to_bp"] = [
+        {
+            "network": network,
+            "precision": precision,
+            "rules": memory.ratios(network, precision, arguments.batch, device),
+        }
+        for network in memory.RULES
+        for precision in PRECISIONS
+    ]
+    print(memory_table(report), flush=True)
     times = take_turns(read_out.cases(x, labels), arguments.rounds, wait)
     report["probe"] = {name: round(ratio(times, name, "cached"), 1) for name in times}
     report["images_per_second"] = {name: round(rate) for name, rate in pipeline.pipeline(device, wait).items()}
@@ -125,6 +136,18 @@ def step_table(network: str, precision: str, rows: dict[str, dict[str, float]]) 
         promised = row["forward_passes"] / rows["bp"]["forward_passes"]
         goal = f"{steps.GOALS[name]:7.2f}" if name in steps.GOALS else ""
         lines.append(f"  {name:14}{row['ms']:9.1f}{row['to_bp']:8.2f}{promised:10.2f}{goal}")
+    return "\n".join(lines)
+
+
+def memory_table(report: dict[str, Any]) -> str:
+    """Peak memory of a step over backprop's."""
+    lines = [f"\npeak memory of a step above what stands there before it, over bp's, batch {report['batch']}"]
+    for part in report["peak_memory_to_bp"]:
+        rules = [
+            f"{name} {value:.2f}" + (f" (goal {memory.GOALS[name]})" if name in memory.GOALS else "")
+            for name, value in part["rules"].items()
+        ]
+        lines.append(f"  {part['network']}, {part['precision']}: {', '.join(rules)}")
     return "\n".join(lines)
 
 

@@ -119,7 +119,7 @@ def test_the_outer_product_through_patches_is_the_librarys(name, monkeypatch):
     pre = pre_of(x, output, layer)
     by_library = pre.outer(a)
     monkeypatch.setitem(signals.PATCHES_FROM, torch.float64, 0)
-    monkeypatch.setattr(signals, "conv2d_weight", None)
+    monkeypatch.setattr(signals, "weight_gradient", None)
     torch.testing.assert_close(pre.outer(a), by_library, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(pre.rows, unfolded(x, layer), rtol=0, atol=0)
 
@@ -138,7 +138,7 @@ def unfolded(x: Tensor, layer: nn.Conv2d) -> Tensor:
 
 def test_large_kernels_of_small_maps_go_through_patches_in_bfloat16(monkeypatch):
     layer = nn.Conv2d(96, 256, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
-    monkeypatch.setattr(signals, "conv2d_weight", None)
+    monkeypatch.setattr(signals, "weight_gradient", None)
     x = torch.randn(3, 96, 2, 2, generator=torch.Generator().manual_seed(0))
     output = layer(x).detach()
     a = torch.rand(12, 256, generator=torch.Generator().manual_seed(1))

@@ -101,7 +101,7 @@ def test_without_autograd_a_segment_runs_once(blocks):
 def test_activity_is_held_for_one_segment_at_a_time(blocks):
     from hebbbench import registry
 
-    plasticity = Plasticity(blocks, ["all linear layers"], registry.rule("ghl"), {})
+    plasticity = Plasticity(blocks, ["all linear layers"], registry.rule("ghl_matched"), {})
     held: list[int] = []
 
     def count(_weight) -> None:

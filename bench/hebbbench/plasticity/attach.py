@@ -1,9 +1,10 @@
 """Where rules meet a network: each plastic layer watches its own traffic and asks its rule for an update.
 
 A layer's update is formed as soon as its last signal is there: in the forward pass if the rule is local, in the
-backward pass the moment the layer's gradient arrives, after the forward pass if it needs the output error. So
-activity is held no longer than the rule needs it. The update goes to `weight.grad` as −Δw, and an ordinary
-`torch.optim` optimizer takes the step.
+backward pass the moment the layer's gradient arrives, after the forward pass if it needs the output error. What a rule
+makes of activity before it needs the gradient is made in the forward pass, too (see `later`), so activity is held no
+longer than the rule needs it. The update goes to `weight.grad` as −Δw, and an ordinary `torch.optim` optimizer takes
+the step.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.divided import SharedPre, WholePre
+from hebbbench.plasticity.later import Later
 from hebbbench.plasticity.recompute import will_run_again
 from hebbbench.plasticity.rule import Rule, per_layer
 from hebbbench.plasticity.select import select
@@ -49,6 +51,10 @@ class PlasticLayer:
         self._post: Tensor | None = None
         self._held: list[tuple[Tensor, int]] = []
         self._observed = False
+        self._begun: Later | Tensor | None = None
+        asked = rule.signals
+        # State may change as the equation runs, so a rule that has one is asked once, when all is there.
+        self._begins_early = "grad" in asked and "state" not in asked and bool({"pre", "post"} & set(asked))
 
     @property
     def weight(self) -> Tensor:
@@ -81,6 +87,25 @@ class PlasticLayer:
         return activity
 
     @torch.no_grad()
+    def begin(self, **outside: Tensor) -> None:
+        """Run the rule's equation as far as it needs no gradient, and let go of the activity if that was possible."""
+        if not self._begins_early:
+            return
+        try:
+            self._begun = self._ask({**outside, "grad": Later()})
+        except Exception:  # whatever fails for want of the gradient is asked again when it is there
+            self._begins_early = False
+        else:
+            self._let_go()
+
+    def _ask(self, others: dict[str, Any]) -> Any:
+        signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
+        signals |= others
+        shares = ALONE if self.whole else self.world
+        with torch.autocast(self.module.weight.device.type, enabled=False), shown_shares(shares):
+            return self.rule.delta(**{name: signals[name] for name in self.rule.signals})
+
+    @torch.no_grad()
     def learn(self, **late: Tensor) -> None:
         """Ask the rule for its update and leave it, negated, in `weight.grad`.
 
@@ -94,12 +119,12 @@ class PlasticLayer:
             )
         if "grad" in late:
             late["grad"] = weight_rows(late["grad"])
-        signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
-        signals |= late
-        shares = ALONE if self.whole else self.world
-        with torch.autocast(self.module.weight.device.type, enabled=False), shown_shares(shares):
-            delta = self.rule.delta(**{name: signals[name] for name in self.rule.signals})
+        delta = self._ask(late) if self._begun is None else self._begun
+        if isinstance(delta, Later):
+            with torch.autocast(self.module.weight.device.type, enabled=False):
+                delta = delta.given(late["grad"])
         self._let_go()
+        self._begun = None
         weight = self.module.weight
         expected = self.weight.shape
         if delta.shape != expected:
@@ -112,6 +137,7 @@ class PlasticLayer:
     def forget(self) -> None:
         """Be ready for the next pass."""
         self._let_go()
+        self._begun = None
         self._observed = False
 
     def _let_go(self) -> None:
@@ -174,6 +200,8 @@ class Plasticity:
             if self.moment == "backward" and will_run_again():
                 return
             self.layers[index].observe(inputs[0], output)
+            if self.moment == "backward":
+                self.layers[index].begin(**self._outside)
             if self.moment == "forward":
                 self.layers[index].learn(**self._outside)
                 if self._awaited:

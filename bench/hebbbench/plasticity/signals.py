@@ -12,7 +12,6 @@ from typing import Protocol, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.grad import conv2d_weight
 
 from hebbbench.errors import RuleError
 
@@ -157,9 +156,7 @@ class ConvPre:
         if least is not None and layer.weight.numel() >= least * self._height * self._width:
             return (a.T.to(x.dtype) @ self._patches()).to(a.dtype).div_(self.count)
         upstream = a.to(x.dtype).view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
-        gradient = conv2d_weight(
-            x, layer.weight.shape, upstream, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation)
-        )
+        gradient = weight_gradient(x, upstream, layer, padding)
         return weight_rows(gradient).to(a.dtype).div_(self.count)
 
     def potential(self, weight: Tensor) -> Tensor:
@@ -168,6 +165,19 @@ class ConvPre:
         kernel = weight_like(weight, layer.weight).to(x.dtype)
         output = F.conv2d(x, kernel, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation))
         return output.permute(0, 2, 3, 1).reshape(self.count, -1).to(layer.weight.dtype)
+
+
+def weight_gradient(x: Tensor, upstream: Tensor, layer: nn.Conv2d, padding: tuple[int, int]) -> Tensor:
+    """The convolution's weight gradient from its input (N, in, …) and the gradient at its output (N, out, …).
+
+    The library's own, but not by `torch.nn.grad`, which fills a stand-in as large as the weight before it begins.
+    """
+    weight = layer.weight.detach().to(x.dtype)
+    settings = _pair(layer.stride), padding, _pair(layer.dilation), False, (0, 0), layer.groups
+    gradient: Tensor = torch.ops.aten.convolution_backward(
+        upstream, x, weight, None, *settings, output_mask=[False, True, False]
+    )[1]
+    return gradient
 
 
 def weight_rows(weight: Tensor) -> Tensor:
