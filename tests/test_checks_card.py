@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
 
+import forked
 from hebbbench.checks import Card, Report, badges, card_lines, check, measured_card
 from hebbbench.checks.probes import null_space
 
@@ -127,13 +126,7 @@ def test_every_cheat_is_in_a_test():
     ("name", "findings"), [("labels_in_state", ["card-labels"]), ("patched_harness", ["public-names", "card-labels"])]
 )
 def test_the_command_fails_for_a_cheat(name, findings, tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "hebbbench", "check", str(CHEATS / f"{name}.py")],
-        capture_output=True,
-        text=True,
-        cwd=tmp_path,
-        check=False,
-    )
-    assert done.returncode == 1, done.stdout + done.stderr
+    status, out, err = forked.hebbbench("check", str(CHEATS / f"{name}.py"), cwd=tmp_path).wait()
+    assert status == 1, out + err
     for finding in findings:
-        assert any(line.split()[:2] == [finding, "FAILED"] for line in done.stdout.splitlines()), done.stdout
+        assert any(line.split()[:2] == [finding, "FAILED"] for line in out.splitlines()), out

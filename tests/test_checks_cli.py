@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+import forked
 from hebbbench.checks.scaffold import new_rule
 from hebbbench.errors import RuleError
 from hebbbench.record import store
@@ -17,16 +16,9 @@ from hebbbench.record import store
 
 def hebbbench(*arguments: str, cwd: Path, code: int = 0) -> str:
     """Run the command line in a process of its own; its output."""
-    done = subprocess.run(
-        [sys.executable, "-m", "hebbbench", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=cwd,
-        check=False,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == code, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
+    status, out, err = forked.hebbbench(*arguments, cwd=cwd, environ={**os.environ, "OMP_NUM_THREADS": "1"}).wait()
+    assert status == code, f"exit {status}\n{out}\n{err}"
+    return out + err
 
 
 def test_from_an_empty_folder_to_a_result(lab):
@@ -41,12 +33,12 @@ def test_from_an_empty_folder_to_a_result(lab):
         )
     )
     test = folder / "test_winner.py"
-    before = subprocess.run(pytest_on(test), capture_output=True, text=True, cwd=folder, check=False)
-    assert before.returncode == 1
-    assert "the reference differ" in before.stdout
+    status, out, _ = run_test(test)
+    assert status == 1, out
+    assert "the reference differ" in out
     test.write_text(test.read_text().replace("(x[n][i] - w[k][i])", "(x[n][i] - u[n][k] * w[k][i])"))
-    after = subprocess.run(pytest_on(test), capture_output=True, text=True, cwd=folder, check=False)
-    assert after.returncode == 0, after.stdout
+    status, out, _ = run_test(test)
+    assert status == 0, out
 
     output = hebbbench("check", str(source), "--json", "report.json", cwd=folder)
     assert "1 checked, 0 with a failure." in output
@@ -62,8 +54,8 @@ def test_from_an_empty_folder_to_a_result(lab):
     assert (result.rule.name, result.status) == ("winner", "ok")
 
 
-def pytest_on(path: Path) -> list[str]:
-    return [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(path)]
+def run_test(path: Path) -> tuple[int, str, str]:
+    return forked.run_tests("-q", "-p", "no:cacheprovider", str(path), cwd=path.parent).wait()
 
 
 def test_every_way_to_fail_exits_with_an_error(tmp_path):

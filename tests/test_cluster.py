@@ -112,11 +112,16 @@ def until(true: Callable[[], bool], seconds: float = 60.0) -> None:
     end = time.monotonic() + seconds
     while not true():
         assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.1)
+        time.sleep(0.03)
+
+
+@pytest.fixture(autouse=True)
+def looks_often(monkeypatch) -> None:
+    monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
 
 
 def settings(lab: Lab) -> Settings:
-    return Settings(device="cpu", cache=lab.cache, checkpoint_seconds=0.3)
+    return Settings(device="cpu", cache=lab.cache, checkpoint_seconds=0.1)
 
 
 def running() -> str:
@@ -128,7 +133,7 @@ def running() -> str:
 @pytest.mark.slow
 def test_a_killed_job_and_a_preempted_one_go_on_from_their_checkpoints(slurm, lab):
     """A job is killed, later sent back to the queue as pre-emption does, and measures what a whole run does."""
-    cell = lab.cell("bp", lab.protocol("digits-mlp", {"training.epochs": 1500, "budget.epochs": 1500}))
+    cell = lab.cell("bp", lab.protocol("digits-mlp", {"training.epochs": 800, "budget.epochs": 800}))
     whole = lab.run(cell)
     checkpoint = lab.cache / "checkpoints" / f"{whole.cell}.pt"
     trouble: list[BaseException] = []

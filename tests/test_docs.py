@@ -25,6 +25,8 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
+import forked
+import hebbbench
 from hebbbench import registry
 from hebbbench.board.readme import stale, top
 from hebbbench.plan import gather
@@ -99,16 +101,22 @@ def run(line: str, folder: Path, cache: Path) -> str:
         line = line.replace(long, short)
     environment = {
         **os.environ,
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
         "HEBBBENCH_CACHE": str(cache),
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("HEBBBENCH_RESULTS", None)
-    done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=environment, capture_output=True, text=True, stdin=subprocess.DEVNULL
-    )
-    assert done.returncode == 0, f"$ {line}\n{done.stdout}{done.stderr}"
-    return done.stdout
+    program, *arguments = shlex.split(line)
+    assert program == "hebbbench", f"{line}: only hebbbench is run here"
+    status, out, err = forked.hebbbench(*arguments, cwd=folder, environ=environment).wait()
+    assert status == 0, f"$ {line}\n{out}{err}"
+    return out
+
+
+def test_a_shell_finds_the_command():
+    """As for `run`, which goes without the shell."""
+    environment = {**os.environ, "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])}
+    done = subprocess.run(["bash", "-c", "hebbbench --version"], env=environment, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, f"hebbbench {hebbbench.__version__}\n")
 
 
 @pytest.fixture(scope="module")

@@ -8,14 +8,13 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import forked
 from conftest import At, Killed, Lab
 from hebbbench.data import load
 from hebbbench.errors import ResultError, RunInterrupted
@@ -432,12 +431,9 @@ def test_processes_killed_at_random_moments_lose_nothing(lab):
 
     (cell,) = cells(load_protocol(Path(path)), ["ghl"], [0], {}, Recipe(provenance="default"))
     whole = lab.run(cell)
-    done = subprocess.run(
-        [sys.executable, "-c", KILLER, str(lab.root), "6"],
-        env=environ(lab), capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    status, out, err = forked.script(KILLER, str(lab.root), "6", cwd=lab.root, environ=environ(lab)).wait(60)
+    assert status == 0, err
+    told = json.loads(out)
     assert told["killed"] >= 3
     assert told["resumed"] >= 2
     assert told["measurement"] == whole.measurement()
@@ -448,16 +444,14 @@ def test_processes_killed_at_random_moments_lose_nothing(lab):
 
 def test_ctrl_c_at_the_command_line_exits_130_says_how_to_go_on_and_does(lab):
     path = lab.protocol_file("digits-mlp", {"training.epochs": 5000, "budget.epochs": 5000, "training.batch_size": 32})
-    process = subprocess.Popen(
-        [sys.executable, "-m", "hebbbench", "run", "-p", path, "-r", "bp", "--results", str(lab.results)],
-        env=environ(lab), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-    for line in process.stdout:
-        if "training will take about" in line:
-            break
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == 130
+    arguments = ["run", "-p", path, "-r", "bp", "--results", str(lab.results)]
+    process = forked.hebbbench(*arguments, cwd=lab.root, environ=environ(lab))
+    end = time.monotonic() + 30
+    while "training will take about" not in process.out.read_text() and time.monotonic() < end:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    status, _, errors = process.wait(30)
+    assert status == 130
     told = re.fullmatch(
         r"hebbbench: stopped after step (\d+) of \d+\. Run the same command again to go on from there\.\n", errors
     )
