@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from hebbbench import Rule, registry
 from hebbbench.cell import cells
 from hebbbench.errors import ProtocolError
-from hebbbench.plasticity import signals
+from hebbbench.plasticity import routes, signals
 from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.routes import USUAL
 from hebbbench.plasticity.signals import pre_of
 from hebbbench.protocol import Protocol
 from hebbbench.training.learner import Learner
@@ -110,18 +111,28 @@ LAYERS = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_the_outer_product_through_patches_is_the_librarys(name, monkeypatch):
+def test_every_way_gives_the_outer_product(name):
     layer = copy.deepcopy(LAYERS[name]).double().to(memory_format=torch.channels_last)
     source = torch.Generator().manual_seed(0)
     x = torch.randn(4, 3, 8, 9, generator=source, dtype=torch.float64)
     output = layer(x).detach()
     a = torch.randn(output.numel() // 5, 5, generator=source, dtype=torch.float64)
     pre = pre_of(x, output, layer)
-    by_library = pre.outer(a)
-    monkeypatch.setitem(signals.PATCHES_FROM, torch.float64, 0)
-    monkeypatch.setattr(signals, "weight_gradient", None)
-    torch.testing.assert_close(pre.outer(a), by_library, rtol=1e-12, atol=1e-14)
     torch.testing.assert_close(pre.rows, unfolded(x, layer), rtol=0, atol=0)
+    expected = a.T @ unfolded(x, layer)
+    ways = {}
+
+    def take(key, work, offered, like):
+        assert work == 5 * pre.rows.numel()
+        ways.update({way: product() for way, product in offered.items()})
+        return offered[USUAL]()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(signals.ROUTES, "take", take)
+        torch.testing.assert_close(pre.outer(a), expected / pre.count, rtol=1e-12, atol=1e-14)
+    assert set(ways) == {USUAL, "patches", "shifts"}
+    for product in ways.values():
+        torch.testing.assert_close(product, expected, rtol=1e-12, atol=1e-13)
 
 
 def unfolded(x: Tensor, layer: nn.Conv2d) -> Tensor:
@@ -136,15 +147,17 @@ def unfolded(x: Tensor, layer: nn.Conv2d) -> Tensor:
     return patches.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
 
 
-def test_large_kernels_of_small_maps_go_through_patches_in_bfloat16(monkeypatch):
+@pytest.mark.parametrize("way", [USUAL, "patches", "shifts"])
+def test_the_way_chosen_is_taken_in_bfloat16(way, monkeypatch):
     layer = nn.Conv2d(96, 256, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
-    monkeypatch.setattr(signals, "weight_gradient", None)
     x = torch.randn(3, 96, 2, 2, generator=torch.Generator().manual_seed(0))
     output = layer(x).detach()
     a = torch.rand(12, 256, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(routes, "LEAST", 0)
+    monkeypatch.setattr(signals.ROUTES, "chosen", {"(256, 96, 3, 3) on 2×2 in torch.bfloat16": way})
+    if way != USUAL:
+        monkeypatch.setattr(signals, "weight_gradient", None)
     found = pre_of(x, output.bfloat16(), layer).outer(a)
     exact = a.T @ unfolded(x, layer) / 12
     assert found.dtype == torch.float32
     assert (found - exact).abs().max() < 0.02 * exact.abs().max()
-    with pytest.raises(TypeError):  # float32 goes by the library's weight gradient, which is not there
-        pre_of(x, output, layer).outer(a)

@@ -14,15 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
-
-PATCHES_FROM = {torch.bfloat16: 50_000}
-"""Weights of a convolution for each position of its output from which writing out all patches is worth it, on a CPU.
-
-The library's weight gradient passes over the whole weight once a sample, which is felt where the weight is large and
-the output small. On one core of a Zen 4 the product with the patches took 0.1 to 0.8 of its time from here on in
-bfloat16, at batches of 8 to 128; in float32, where products cost more, it gained nothing in a step of any network here.
-The choice looks at the shape alone, so a cell that is repeated or resumed has the same bits.
-"""
+from hebbbench.plasticity.routes import ROUTES, USUAL
 
 
 @runtime_checkable
@@ -96,8 +88,8 @@ class LinearPre:
 class ConvPre:
     """The patches of a convolution's input, lazily.
 
-    ⟨a xᵀ⟩ is the weight gradient of the convolution with `a` as the upstream gradient, so it is one library
-    call for every stride, padding and dilation; or, where that is faster, a product with all patches (`PATCHES_FROM`).
+    ⟨a xᵀ⟩ is the weight gradient of the convolution with `a` as the upstream gradient, so it is one library call for
+    every stride, padding and dilation; or it goes another way, where that is faster (see `routes`).
     """
 
     def __init__(self, x: Tensor, layer: nn.Conv2d, positions: torch.Size) -> None:
@@ -123,17 +115,20 @@ class ConvPre:
 
     def _patches(self) -> Tensor:
         """Every patch written out, (B, in), in the precision of the layer's product."""
+        return self._windows().reshape(self.count, -1)
+
+    def _windows(self) -> Tensor:
+        """A view of every patch, (samples, height, width, kernel height, kernel width, channels)."""
         layer = self._layer
         x, (top, left) = self._padded()
         image = F.pad(x.permute(0, 2, 3, 1), (0, 0, left, left, top, top)).contiguous()
         sample, line, column, channel = image.stride()
         down, across = _pair(layer.stride)
         deep, wide = _pair(layer.dilation)
-        patches = image.as_strided(
+        return image.as_strided(
             (self._samples, self._height, self._width, *_pair(layer.kernel_size), image.shape[3]),
             (sample, line * down, column * across, line * deep, column * wide, channel),
         )
-        return patches.reshape(self.count, -1)
 
     @property
     def channels(self) -> int:
@@ -150,14 +145,28 @@ class ConvPre:
         return summed.clamp_min(0).reshape(-1)
 
     def outer(self, a: Tensor) -> Tensor:
-        layer = self._layer
+        weight, x = self._layer.weight, self._x
+        upstream = a.to(x.dtype)
+        ways = {
+            USUAL: lambda: self._by_library(upstream),
+            "patches": lambda: upstream.T @ self._patches(),
+            "shifts": lambda: self._by_shifts(upstream),
+        }
+        key = f"{tuple(weight.shape)} on {self._height}×{self._width} in {x.dtype}"
+        product = ROUTES.take(key, weight.numel() * self.count, ways, x)
+        return product.to(a.dtype).div_(self.count)
+
+    def _by_library(self, a: Tensor) -> Tensor:
         x, padding = self._padded()
-        least = PATCHES_FROM.get(x.dtype) if x.device.type == "cpu" else None
-        if least is not None and layer.weight.numel() >= least * self._height * self._width:
-            return (a.T.to(x.dtype) @ self._patches()).to(a.dtype).div_(self.count)
-        upstream = a.to(x.dtype).view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
-        gradient = weight_gradient(x, upstream, layer, padding)
-        return weight_rows(gradient).to(a.dtype).div_(self.count)
+        upstream = a.view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
+        return weight_rows(weight_gradient(x, upstream, self._layer, padding))
+
+    def _by_shifts(self, a: Tensor) -> Tensor:
+        """One product for each place of the kernel; its memory is that of one shifted input."""
+        windows = self._windows()
+        height, width = _pair(self._layer.kernel_size)
+        shifted = (windows[:, :, :, i, j].reshape(self.count, -1) for i in range(height) for j in range(width))
+        return torch.cat([a.T @ rows for rows in shifted], 1)
 
     def potential(self, weight: Tensor) -> Tensor:
         x, padding = self._padded()

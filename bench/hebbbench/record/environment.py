@@ -17,12 +17,15 @@ from hebbbench.record.schema import Environment
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
 
 
-def describe(device: str, determinism_probe: bool | None, processes: int = 1) -> Environment:
+def describe(
+    device: str, determinism_probe: bool | None, processes: int = 1, routes: dict[str, str] | None = None
+) -> Environment:
     """The environment of a run on `device` ('cpu', 'cuda', 'cuda:0').
 
     Args:
         determinism_probe: whether the first steps, run twice, gave the same bits; None if that was not tried.
         processes: over how many the cell was divided.
+        routes: outer products that went an unusual way, see `hebbbench.plasticity.routes`.
     """
     import torch
 
@@ -55,6 +58,7 @@ def describe(device: str, determinism_probe: bool | None, processes: int = 1) ->
         deterministic=attempt("deterministic", torch.are_deterministic_algorithms_enabled),
         determinism_probe=determinism_probe,
         processes=processes,
+        routes=routes or {},
         unavailable=unavailable,
     )
 

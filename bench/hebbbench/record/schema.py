@@ -141,14 +141,20 @@ class Environment(Strict):
     processes: PositiveInt = Field(
         default=1, description="over how many the cell was divided, each on a device like this one; left out if one"
     )
+    routes: dict[str, str] = Field(
+        default={},
+        description="outer products that went another way than the library's weight gradient; left out if none",
+    )
     unavailable: dict[str, str]
 
     @model_serializer(mode="wrap")
     def _without_the_usual(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Results from before a cell could be divided keep their canonical text."""
+        """Results from before there were such things keep their canonical text."""
         plain: dict[str, Any] = whole(self)
         if self.processes == 1:
             plain.pop("processes", None)
+        if not self.routes:
+            plain.pop("routes", None)
         return plain
 
 

@@ -20,6 +20,7 @@ from hebbbench.data import Dataset, EncodedSplit, Split, dataset_spec, split_ind
 from hebbbench.data.batches import Batches, Pairs
 from hebbbench.data.decoding import Decoded, ahead
 from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
+from hebbbench.plasticity.routes import timed
 from hebbbench.progress import Reporter
 from hebbbench.record import schema
 from hebbbench.rng import generator
@@ -391,17 +392,15 @@ class Course:
 
     def _repeats_bits(self, batches: Batches) -> bool:
         """Whether the first steps, run twice from the same start, leave the same weights."""
-        training = self.cell.recipe.training
-        size = min(training.batch_size, len(self.pool_indices))
+        only = 0 if self.cell.recipe.training.schedule == "layerwise" else None
+        if timed(self.device, torch.bfloat16 if self.cell.work.precision == "bfloat16" else torch.float32):
+            # In a step of its own, because no way of an outer product is chosen while operations are counted.
+            self.learner().step(*self._probed(batches, 0), 0, 0.0, only)
         digests = set()
         for _ in range(2):
             learner = self.learner()
             for step in range(PROBED_STEPS):
-                source = generator(self.cell.seed, "determinism probe", step)
-                order = torch.randperm(len(self.pool_indices), generator=source)[:size]
-                part = self.world.begin(size)
-                x, labels = batches.batch(self.pool_indices[order.to(self.device)], source, part)
-                only = 0 if training.schedule == "layerwise" else None
+                x, labels = self._probed(batches, step)
                 if self.measured.work is None:
                     self.measured.work = count(learner, x, labels, step, only)
                 else:
@@ -409,6 +408,14 @@ class Course:
             self.world.end()
             digests.add(learner.digest())
         return len(digests) == 1
+
+    def _probed(self, batches: Batches, step: int) -> tuple[Tensor, Tensor]:
+        """A batch for the steps that are taken twice, this process's share of it."""
+        size = min(self.cell.recipe.training.batch_size, len(self.pool_indices))
+        source = generator(self.cell.seed, "determinism probe", step)
+        order = torch.randperm(len(self.pool_indices), generator=source)[:size]
+        part = self.world.begin(size)
+        return batches.batch(self.pool_indices[order.to(self.device)], source, part)
 
     def record(
         self,

@@ -10,6 +10,7 @@ import torch
 from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.data import Dataset, dataset_spec
+from hebbbench.plasticity.routes import ROUTES
 from hebbbench.plasticity.signals import weight_rows
 from hebbbench.record import schema
 from hebbbench.record.environment import describe
@@ -108,7 +109,7 @@ class Measured:
                 resumed=state.resumed,
             ),
             work=self._counted(cell, device),
-            environment=describe(str(device), self.determinism, self.processes),
+            environment=describe(str(device), self.determinism, self.processes, dict(ROUTES.unusual)),
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -13,6 +13,7 @@ from hebbbench.cell import Cell
 from hebbbench.data import Dataset, dataset_spec, load
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import HebbBenchError, ProtocolError, RunInterrupted
+from hebbbench.plasticity.routes import ROUTES
 from hebbbench.progress import Reporter
 from hebbbench.record import schema, store, tensors
 from hebbbench.record.card import Card
@@ -85,6 +86,7 @@ def run_cell(
     if force:
         checkpoint.remove()
     device = prepare_torch(settings.device)
+    ROUTES.keep(resolve_cache(settings.cache) / "routes", device)
     scratch = resolve_cache(settings.cache) / "scratch"
     whole = settings.all_rows is not None and settings.all_rows(cell)
     course = Course(
