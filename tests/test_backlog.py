@@ -11,7 +11,9 @@ from conftest import At, Killed, Lab
 from hebbbench import backlog, cli, data, registry
 from hebbbench.backlog import Waiting, missing
 from hebbbench.cell import cells
-from hebbbench.data.spec import DATASETS
+from hebbbench.data import sources
+from hebbbench.data.spec import DATASETS, DatasetSpec
+from hebbbench.errors import DataError
 from hebbbench.record import store
 
 
@@ -105,13 +107,17 @@ def test_the_command_lists_and_then_runs_what_is_missing(lab, call):
     assert f"Nothing is missing under {lab.results}." in out
 
 
+def unreachable(spec: DatasetSpec, *_: object) -> None:
+    raise DataError(f"{spec.hub_id} on the Hugging Face hub: it cannot be read.")
+
+
 def test_cells_without_their_data_are_skipped_with_one_line(lab, call, monkeypatch):
     """Two protocols: one whose data are embedded, one whose data cannot be had."""
     planned = [*cells(registry.protocol("mnist-mlp"), ["random"], [0, 1], {})]
     planned += cells(registry.protocol("digits-mlp"), ["random"], [0], {})
     waiting = [Waiting(cell, False, None) for cell in planned]
     monkeypatch.setattr(backlog, "missing", lambda *_, **__: (waiting, ["p · r: the recipe does not fit"]))
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(sources, "read_hub", unreachable)
     code, out, err = call("--missing")
     assert (code, err) == (0, "")
     assert out.count("every cell on mnist is skipped: ") == 1
@@ -128,6 +134,10 @@ def test_cells_without_their_data_are_skipped_with_one_line(lab, call, monkeypat
     [
         (("-r", "bp"), "--protocol is missing. Name a protocol and a rule, or let --missing choose."),
         (("-p", "digits-mlp"), "--rule is missing. Name a protocol and a rule, or let --missing choose."),
+        (
+            ("-p", "mnist-liuson", "-r", "bp", "--axis", "temperature=0.02"),
+            "bp: not measured at temperature=0.02. Protocol 'mnist-liuson' varies temperature for liuson alone;",
+        ),
         (("--missing", "-p", "digits-mpl"), "no protocol 'digits-mpl'. Did you mean 'digits-mlp'?"),
         (("--missing", "-r", "softheb"), "no rule 'softheb'. Did you mean 'softhebb'?"),
         (("--missing", "-p", "digits-mlp", "--axis", "width=3"), "has no axis 'width'"),

@@ -117,6 +117,12 @@ def asked_for(
     found = registry.protocol(protocol)
     named = found.rules or registry.rule_names() if "all" in rules else list(dict.fromkeys(rules))
     planned = cells(found, named, parse_seeds(seeds, found), parse_axes(axes, found))
+    if not planned:
+        varied = [f"{name} for {', '.join(axis.rules)} alone" for name, axis in found.axes.items() if axis.rules]
+        raise ProtocolError(
+            f"{', '.join(named)}: not measured at {' '.join(axes)}. Protocol '{protocol}' varies "
+            f"{' and '.join(varied)}; other rules stand at the first value."
+        )
     return [Waiting(cell, False, None) for cell in planned]
 
 

@@ -1,4 +1,4 @@
-"""Every rule on one line, in groups: `hebbbench list rules`. Read from the rules' files; torch is not imported."""
+"""What there is, a line each: `hebbbench list`. Rules are read from their files, in groups; torch is not imported."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hebbbench import cards, registry
+from hebbbench.data import status
 from hebbbench.errors import HebbBenchError
 from hebbbench.progress import Reporter
 from hebbbench.record.card import BADGES, Card, letters, locality
+from hebbbench.report import table
 
 SHAPES = ("delta", "loss", "step")
 ACTIVITY = frozenset({"pre", "post"})
@@ -136,3 +138,37 @@ def page(entries: Sequence[Entry]) -> str:
 def _cells(item: Entry) -> tuple[str, ...]:
     measured = (locality(item.card), " ".join(letters(item.card, "·"))) if item.card else ("not measured", "")
     return (item.name, item.summary, item.source, *measured, str(item.recipes))
+
+
+def protocols() -> str:
+    """Every protocol of the registry.
+
+    Raises:
+        ProtocolError: one is malformed.
+    """
+    rows = [
+        (item.name, f"v{item.version}", item.data.dataset, item.architecture.name, len(item.seeds), item.title)
+        for item in map(registry.protocol, registry.protocol_names())
+    ]
+    return table(rows, ["protocol", "version", "data", "architecture", "seeds", "title"])
+
+
+def architectures() -> str:
+    """Every architecture of the registry."""
+    rows = [(name, registry.summary(name)) for name in registry.architecture_names()]
+    return table(rows, ["architecture", "what it is"])
+
+
+def datasets(data_root: Path | None, cache: Path | None) -> str:
+    """Every dataset, and where it stands on this machine."""
+    rows = [
+        (
+            item.name,
+            "embedded" if item.embedded else item.found or "–",
+            "yes" if item.cached else "no",
+            "yes" if item.pinned else "no",
+            item.advice,
+        )
+        for item in status(data_root, cache)
+    ]
+    return table(rows, ["dataset", "found in", "decoded", "pinned", "what to do"])

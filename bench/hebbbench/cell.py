@@ -45,9 +45,11 @@ class Cell:
     @cached_property
     def unlabelled(self) -> str | None:
         """The dataset whose images it learns from in place of the training split, if its rule sees no label."""
-        rule, training = registry.rule(self.rule), self.recipe.training
-        told = rule.end_to_end() or "labels" in rule.signals or training.readout == "trained"
-        return None if told or not training.epochs else self.work.data.unlabelled
+        unlabelled, training = self.work.data.unlabelled, self.recipe.training
+        if unlabelled is None or training.readout == "trained" or not training.epochs:
+            return None
+        rule = registry.rule(self.rule)
+        return None if rule.end_to_end() or "labels" in rule.signals else unlabelled
 
     @property
     def datasets(self) -> tuple[str, ...]:

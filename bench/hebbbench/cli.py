@@ -5,19 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 import hebbbench
-from hebbbench.errors import HebbBenchError, RunInterrupted, TimeLimitReached
-
-if TYPE_CHECKING:
-    from hebbbench.cell import Cell
-    from hebbbench.world import World
+from hebbbench.errors import HebbBenchError, UnknownNameError
 
 app = typer.Typer(
     name="hebbbench",
@@ -35,6 +30,7 @@ app.add_typer(show_app, name="show")
 app.add_typer(data_app, name="data")
 app.add_typer(new_app, name="new")
 
+Texts = list[str] | None
 Results = Annotated[Path, typer.Option(envvar="HEBBBENCH_RESULTS", help="Folder of results.")]
 DataRoot = Annotated[
     Path | None, typer.Option(envvar="HEBBBENCH_DATA", help="Folder with datasets: parquet or torchvision layout.")
@@ -70,45 +66,19 @@ def _version(asked: bool) -> None:
 
 @app.callback()
 def common(
-    version: Annotated[
+    asked: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Hebbian and biologically plausible learning rules against backpropagation, under fixed protocols."""
 
 
-def _divided() -> bool:
-    """Whether torchrun started this process as one of several."""
-    return int(os.environ.get("WORLD_SIZE", "1")) > 1
-
-
-def _world(device: str | None, executor: str | None) -> AbstractContextManager[tuple[World, str | None]]:
-    """The processes that torchrun started, if it did, and this one's device."""
-    if not _divided():
-        from hebbbench.world import ALONE
-
-        return nullcontext((ALONE, device))
-    if executor is not None:
-        raise HebbBenchError(
-            "torchrun divides each cell over its processes, --executor gives each cell a job. Choose one of the two."
-        )
-    from hebbbench.processes import joined
-
-    return joined(device)
-
-
 @app.command()
 def run(
     protocol: Annotated[str | None, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")] = None,
-    rule: Annotated[
-        list[str] | None, typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")
-    ] = None,
-    seed: Annotated[
-        list[str] | None, typer.Option("--seed", "-s", help="Number, range 0-4, or all. Repeatable.")
-    ] = None,
-    axis: Annotated[
-        list[str] | None, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")
-    ] = None,
+    rule: Annotated[Texts, typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")] = None,
+    seed: Annotated[Texts, typer.Option("--seed", "-s", help="Number, range 0-4, or all. Repeatable.")] = None,
+    axis: Annotated[Texts, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")] = None,
     results: Results = Path("runs"),
     device: Device = None,
     data_root: DataRoot = None,
@@ -132,7 +102,7 @@ def run(
     ] = None,
     jobs: Annotated[int | None, typer.Option(help="Jobs at a time, at most. For local: 1.", min=1)] = None,
     sbatch: Annotated[
-        list[str] | None, typer.Option(help="Option of sbatch, such as partition=gpu or gres=gpu:1. Repeatable.")
+        Texts, typer.Option(help="Option of sbatch, such as partition=gpu or gres=gpu:1. Repeatable.")
     ] = None,
 ) -> None:
     """Run rules under a protocol and keep one JSON file a cell.
@@ -144,100 +114,14 @@ def run(
     first; 130 interrupted. After 75 and 130 the same command goes on.
     """
     began = time.monotonic()
-    with _world(device, executor) as (world, own):
-        from hebbbench import backlog
-        from hebbbench.cards import card_of_cell
-        from hebbbench.progress import parse_duration, reporter
-        from hebbbench.report import summary
+    from hebbbench.session import Session
 
-        seconds = parse_duration(time_limit) if time_limit is not None else None
-        if missing:
-            waiting, refused = world.told(
-                lambda: backlog.missing(
-                    results, cache, protocol=protocol, rules=rule or [], seeds=seed or [], axes=axis or []
-                )
-            )
-            print(
-                "\n".join([*(f"skipped: {line}" for line in refused), backlog.headline(waiting, results)]), flush=True
-            )
-        else:
-            waiting = world.told(
-                lambda: backlog.asked_for(results, cache, protocol, rule or [], seed or ["0"], axis or [])
-            )
-        planned = [item.cell for item in waiting]
-        if dry_run:
-            print(backlog.listing(waiting, results, data_root, cache))
-            return
-        from hebbbench.training.cluster import run_on
-        from hebbbench.training.grid import run_cells
-        from hebbbench.training.interrupt import TimeLimit, process_began
-        from hebbbench.training.run import Settings, check_cell
-
-        all_rows: Callable[[Cell], bool] | None = None
-        if world.size > 1:
-            from hebbbench.checks.shares import sees_all_rows
-
-            all_rows = sees_all_rows
-        if not missing:
-            for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
-                check_cell(cell)
-                if all_rows is not None:
-                    all_rows(cell)
-        limit = TimeLimit(seconds, process_began(began)) if seconds is not None else None
-        settings = Settings(
-            device=own,
-            data_root=data_root,
-            cache=cache,
-            diagnostics=diagnostics,
-            save_weights=save_weights,
-            limit=limit,
-            world=world,
-            all_rows=all_rows,
-        )
-        again = None if missing else backlog.whole_row(planned, protocol or "")
-        out = reporter()
-        done = []
-        try:
-            if executor is not None:
-                at_once = jobs or (len(planned) if executor == "slurm" else 1)
-                coming = run_on(
-                    executor,
-                    planned,
-                    results,
-                    settings,
-                    out,
-                    force=force,
-                    skip=missing,
-                    jobs=at_once,
-                    seconds=seconds,
-                    options=sbatch or [],
-                )
-            else:
-                coming = run_cells(
-                    planned,
-                    results,
-                    settings,
-                    out,
-                    force=force,
-                    card=lambda cell: card_of_cell(cell, cache, out.say),
-                    skip=missing,
-                )
-            for result in coming:
-                done.append(result)
-                if done[-1].status != "ok":
-                    out.say(f"  {done[-1].status}: {done[-1].reason}")
-        except TimeLimitReached:
-            out.close()
-            if done:
-                print(summary(done, results, again))
-            raise
-        except KeyboardInterrupt as error:
-            raise RunInterrupted("stopped. Run the same command again to go on.") from error
-        finally:
-            out.close()
-        print(summary(done, results, again))
-    left_out = executor is not None and not missing and len(done) < len(planned)
-    if left_out or any(result.status != "ok" for result in done):
+    session = Session(
+        results, protocol, rule or [], seed or [], axis or [], missing=missing, dry_run=dry_run, force=force,
+        diagnostics=diagnostics, save_weights=save_weights, device=device, data_root=data_root, cache=cache,
+        time_limit=time_limit, executor=executor, jobs=jobs, sbatch=sbatch or [],
+    )  # fmt: skip
+    if not session.run(began):
         raise typer.Exit(UNFINISHED)
 
 
@@ -252,35 +136,30 @@ def tune(
     cache: Cache = None,
 ) -> None:
     """Search a recipe on the validation split and print it with what the search cost."""
-    if _divided():
-        raise HebbBenchError("tune runs on one process: its trials are many and small. Leave torchrun out.")
-    import yaml
+    from hebbbench.world import launched
 
+    if launched():
+        raise HebbBenchError("tune runs on one process: its trials are many and small. Leave torchrun out.")
     from hebbbench import registry
     from hebbbench.training.run import Settings
-    from hebbbench.training.tune import TUNING_SEEDS, Trial, parse_space, search
-
-    def tell(trial: Trial) -> None:
-        score = trial.reason if trial.score is None else f"{100 * trial.score:.2f} % on validation"
-        print(f"  {trial.choice}: {score}", flush=True)
+    from hebbbench.training.tune import TUNING_SEEDS, as_yaml, parse_space, search
 
     found = registry.protocol(protocol)
     settings = Settings(device=device, data_root=data_root, cache=cache)
+    tell = partial(print, " ", flush=True)
     recipe, _ = search(found, rule, parse_space(choose), settings, TUNING_SEEDS[:seeds], tell)
-    plain = recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
     print(f"\nFor {registry.rule_path(rule).with_suffix('.yaml').name}, under recipes:\n")
-    print(yaml.safe_dump({found.name: plain}, sort_keys=False, default_flow_style=None, width=110), end="")
+    print(as_yaml(found, recipe), end="")
 
 
 @app.command()
 def check(
-    rule: Annotated[list[str] | None, typer.Argument(help="Name of a rule, or path of a .py file. Repeatable.")] = None,
+    rule: Annotated[Texts, typer.Argument(help="Name of a rule, or path of a .py file. Repeatable.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every rule of the registry.")] = False,
     json_file: Annotated[Path | None, typer.Option("--json", help="Also write the report to this file.")] = None,
 ) -> None:
     """Check that a rule keeps its contract, and measure how plausible it is. Exit 1 if a check fails."""
     from hebbbench import checks, registry
-    from hebbbench.errors import UnknownNameError
 
     if not rule and not every:
         raise UnknownNameError("nothing to check. Name a rule or the path of its file, or give --all.")
@@ -313,14 +192,9 @@ def new_rule(
 @list_app.command("protocols")
 def list_protocols() -> None:
     """Every protocol, one line each."""
-    from hebbbench.registry import protocol, protocol_names
-    from hebbbench.report import table
+    from hebbbench import catalogue
 
-    rows = [
-        (item.name, f"v{item.version}", item.data.dataset, item.architecture.name, len(item.seeds), item.title)
-        for item in map(protocol, protocol_names())
-    ]
-    print(table(rows, ["protocol", "version", "data", "architecture", "seeds", "title"]))
+    print(catalogue.protocols())
 
 
 @list_app.command("rules")
@@ -335,16 +209,18 @@ def list_rules(cache: Cache = None) -> None:
 @list_app.command("architectures")
 def list_architectures() -> None:
     """Every architecture, one line each."""
-    from hebbbench.registry import architecture_names, summary
-    from hebbbench.report import table
+    from hebbbench import catalogue
 
-    print(table([(name, summary(name)) for name in architecture_names()], ["architecture", "what it is"]))
+    print(catalogue.architectures())
 
 
 @list_app.command("datasets")
+@data_app.command("status")
 def list_datasets(data_root: DataRoot = None, cache: Cache = None) -> None:
-    """Every dataset, and whether it can be had here."""
-    data_status(data_root, cache)
+    """Every dataset, and where it stands on this machine."""
+    from hebbbench import catalogue
+
+    print(catalogue.datasets(data_root, cache))
 
 
 @show_app.command("protocol")
@@ -403,8 +279,8 @@ def plot(
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to, without ending: .png, .svg.")] = None,
     results: Results = Path("results"),
-    rule: Annotated[list[str] | None, typer.Option("--rule", "-r", help="Only these rules. Repeatable.")] = None,
-    axis: Annotated[list[str] | None, typer.Option("--axis", help="Only at name=value. Repeatable.")] = None,
+    rule: Annotated[Texts, typer.Option("--rule", "-r", help="Only these rules. Repeatable.")] = None,
+    axis: Annotated[Texts, typer.Option("--axis", help="Only at name=value. Repeatable.")] = None,
     x: Annotated[str | None, typer.Option("--x", help="Axis, or a cost such as train_seconds.")] = None,
     y: Annotated[str | None, typer.Option("--y", help="Second axis of a heat map.")] = None,
     metric: Annotated[str | None, typer.Option(help="Instead of the protocol's headline.")] = None,
@@ -433,10 +309,7 @@ def validate(
     files = [file for path in paths or [] for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
     findings = validate_results(results, files or None)
     for finding in findings:
-        if finding.problem is not None:
-            print(f"{finding.path}: {finding.problem}")
-        elif finding.note is not None:
-            print(f"{finding.path}: sound, but does not count: {finding.note}")
+        print(finding)
     bad = sum(finding.problem is not None for finding in findings)
     looked_at = len(files) if files else len(list(results.rglob("*.json")))
     print(f"{looked_at} checked, {bad} with a problem.")
@@ -452,25 +325,6 @@ def schema(
     from hebbbench.schemas import schema_text
 
     print(schema_text(kind), end="")
-
-
-@data_app.command("status")
-def data_status(data_root: DataRoot = None, cache: Cache = None) -> None:
-    """Where each dataset stands on this machine."""
-    from hebbbench import data
-    from hebbbench.report import table
-
-    rows = [
-        (
-            item.name,
-            "embedded" if item.embedded else item.found or "–",
-            "yes" if item.cached else "no",
-            "yes" if item.pinned else "no",
-            item.advice,
-        )
-        for item in data.status(data_root, cache)
-    ]
-    print(table(rows, ["dataset", "found in", "decoded", "pinned", "what to do"]))
 
 
 @data_app.command("prepare")

@@ -7,6 +7,8 @@ the prose and the published figures, which may be amended without changing the w
 from __future__ import annotations
 
 import copy
+import json
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -181,7 +183,13 @@ class Protocol(Growing):
                     f"axis {name} = {axes[name]!r} is not in protocol '{self.name}'. Values: {axis.values}."
                 )
             write_path(plain, axis.path, axes[name])
-        return validate(Protocol, plain, f"protocol '{self.name}' at {canonical_json(axes)}")
+        return _valid(json.dumps(plain), f"protocol '{self.name}' at {canonical_json(axes)}")
+
+
+@lru_cache(maxsize=1024)
+def _valid(text: str, where: str) -> Protocol:
+    """A protocol from JSON; one object for one text, because a board asks for the same point many times."""
+    return validate(Protocol, json.loads(text), where)
 
 
 def _listed(value: AxisValue, values: list[AxisValue]) -> bool:

@@ -10,6 +10,7 @@ What a rule forms itself is reduced by the terms it calls, such as `hebbbench.de
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -109,6 +110,12 @@ class World:
 
 
 ALONE = World()
+
+
+def launched() -> bool:
+    """Whether torchrun started this process as one of several."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
 
 _present: ContextVar[World] = ContextVar("_present", default=ALONE)
 

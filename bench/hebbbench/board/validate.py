@@ -18,6 +18,9 @@ class Finding(NamedTuple):
     problem: str | None
     note: str | None
 
+    def __str__(self) -> str:
+        return f"{self.path}: {self.problem if self.problem is not None else f'sound, but {self.note}'}"
+
 
 def validate_results(root: Path, files: Iterable[Path] | None = None) -> list[Finding]:
     """Every result file under `root` with something to say about it, by path; sound, current files are

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import yaml
+
 from hebbbench import registry
 from hebbbench.cell import cells
 from hebbbench.errors import ProtocolError
@@ -28,6 +30,10 @@ class Trial:
     choice: dict[str, Any]
     score: float | None
     reason: str | None
+
+    def __str__(self) -> str:
+        told = self.reason if self.score is None else f"{100 * self.score:.2f} % on validation"
+        return f"{self.choice}: {told}"
 
 
 def search(
@@ -98,6 +104,13 @@ def _with(protocol: Protocol, base: dict[str, Any], choice: dict[str, Any]) -> R
             continue
         plain[section] = {**(plain.get(section) or training.get(section) or {}), field: value}
     return validate(Recipe, plain, "search")
+
+
+def as_yaml(protocol: Protocol, recipe: Recipe) -> str:
+    """A recipe as it stands in a rule's YAML file, under `recipes`."""
+    plain = recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    text: str = yaml.safe_dump({protocol.name: plain}, sort_keys=False, default_flow_style=None, width=110)
+    return text
 
 
 def parse_space(texts: list[str]) -> dict[str, list[Any]]:
