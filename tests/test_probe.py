@@ -10,8 +10,8 @@ from hebbbench.data import load, split_indices
 from hebbbench.data.batches import Batches
 from hebbbench.progress import Silent
 from hebbbench.sections import Probe
-from hebbbench.training import course
 from hebbbench.training import features as extraction
+from hebbbench.training import probing
 from hebbbench.training.features import STATISTICS_BATCH, estimate_statistics, extract, statistics_kept
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import batch_norms
@@ -74,7 +74,7 @@ def test_a_sample_is_a_hit_if_its_class_is_among_the_likeliest():
 
 def test_top_five_is_measured_where_there_are_many_classes(lab, monkeypatch):
     assert not any("top5" in name for name in lab.run(lab.cell("bp")).metrics)
-    monkeypatch.setattr("hebbbench.training.course.MANY_CLASSES", 10)
+    monkeypatch.setattr("hebbbench.training.probing.MANY_CLASSES", 10)
     metrics = lab.run(lab.cell("bp")).metrics
     for name in ("probe.test", "end_to_end.test"):
         assert metrics[f"{name}.accuracy"].value < metrics[f"{name}.top5_accuracy"].value <= 1
@@ -338,7 +338,7 @@ def test_no_frozen_weight_gets_a_gradient_or_changes_while_probing(lab, monkeypa
         weights.update({name: weight.clone() for name, weight in learner.model.named_parameters()})
         estimate_statistics(learner, *arguments)
 
-    monkeypatch.setattr(course, "estimate_statistics", freeze)
+    monkeypatch.setattr(probing, "estimate_statistics", freeze)
     result = lab.run(lab.cell(rule, lab.protocol(base)))
     (learner,) = learners
     model = learner.model

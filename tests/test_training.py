@@ -12,7 +12,7 @@ from conftest import At, Lab
 from hebbbench.api import run
 from hebbbench.data.dataset import Dataset
 from hebbbench.record import environment
-from hebbbench.training import course
+from hebbbench.training import course, probing
 from hebbbench.training.loop import CHECK_EVERY
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
@@ -286,7 +286,7 @@ def test_a_delta_of_the_wrong_shape_fails_the_cell_by_name(lab):
 @pytest.mark.parametrize("error", [MemoryError("1 TB"), torch.OutOfMemoryError("1 TB")])
 @pytest.mark.parametrize("phase", ["training", "probe"])
 def test_running_out_of_memory_is_a_failure_with_that_reason(lab, monkeypatch, error, phase):
-    where = {"training": (course.Loop, "run"), "probe": (course, "extract")}[phase]
+    where = {"training": (course.Loop, "run"), "probe": (probing, "extract")}[phase]
 
     def full(*_arguments: object):
         raise error

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import math
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,31 +15,25 @@ from torch import Tensor
 from hebbbench.cell import Cell
 from hebbbench.data import Dataset, EncodedSplit, Split, dataset_spec, split_indices
 from hebbbench.data.batches import Batches, Pairs
-from hebbbench.data.decoding import Decoded, ahead
+from hebbbench.data.decoding import Decoded
 from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
-from hebbbench.plasticity.routes import timed
 from hebbbench.progress import Reporter
 from hebbbench.record import schema
-from hebbbench.rng import generator
-from hebbbench.sections import Alignment, Probe
+from hebbbench.sections import Alignment
 from hebbbench.training.alignment import AlignmentMeter, full_data, layer_of, short
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import reset_peak_memory
-from hebbbench.training.features import estimate_statistics, extract, statistics_kept
+from hebbbench.training.features import accuracy
 from hebbbench.training.interrupt import StopRequest, TimeLimit, stop_requests
 from hebbbench.training.learner import Learner, objective
 from hebbbench.training.loop import Diverged, Loop, batches_per_epoch, restore, stages
 from hebbbench.training.measured import Measured, describe_model
 from hebbbench.training.network import architecture_layout, build_model
 from hebbbench.training.observer import Observer
-from hebbbench.training.probe import MANY_CLASSES, Labelled, LinearProbe, fit, hits, standardise
-from hebbbench.training.published import PublishedReadout
+from hebbbench.training.probing import Probing
+from hebbbench.training.rehearsal import repeats_bits
 from hebbbench.training.witness import Witness
-from hebbbench.training.work import count
 from hebbbench.world import ALONE, World
-
-PROBED_STEPS = 2
-"""Steps run twice, before training, to see whether this machine repeats its bits."""
 
 
 class Course:
@@ -139,7 +130,7 @@ class Course:
         meter = self.meter(learner, work.alignment) if work.alignment is not None else None
         measured.phase = "training"
         if self.cell.recipe.training.epochs:
-            measured.determinism = self._repeats_bits(pool)
+            measured.determinism = repeats_bits(self, pool)
         if self.diagnostics:
             learner.observer = measured.observer = self._observer(learner)
         saved = self.checkpoint.load()
@@ -149,7 +140,7 @@ class Course:
         if saved is not None:
             measured.state = restore(saved, learner)
             self.reporter.say(f"  going on from the checkpoint at step {measured.state.step}")
-        validate = partial(self._accuracy, learner, batches, self.validation_indices) if work.data.validation else None
+        validate = partial(accuracy, learner, batches, self.validation_indices) if work.data.validation else None
         Loop(
             learner,
             pool,
@@ -170,7 +161,7 @@ class Course:
             self.conclude(meter, batches)
         if work.probe is not None:
             measured.phase = "probe"
-            self._probe(learner, batches, work.probe, request, saved)
+            Probing(self, learner, batches, work.probe, request, saved).run()
 
     def meter(self, learner: Learner, spec: Alignment) -> AlignmentMeter:
         """What measures the learner's alignment in training; it looks on at the learner's steps from now on."""
@@ -219,82 +210,6 @@ class Course:
             x, targets = batches.plain(part)
             yield learner.logits(x), targets
 
-    def _probe(
-        self, learner: Learner, batches: Any, spec: Probe, request: StopRequest, saved: dict[str, Any] | None
-    ) -> None:
-        """Freeze the body, train the linear probe on its features, then read the test split."""
-        measured, epochs = self.measured, self.cell.recipe.training.epochs
-        earlier, began = measured.state.probe_seconds, time.perf_counter()
-        # The trained state, before statistics are re-estimated: what a checkpoint must hold.
-        held: dict[str, Any] = {"learner": copy.deepcopy(learner.state_dict()), "probe": None, "published": None}
-        held |= {name: saved[name] for name in ("probe", "published") if saved is not None and saved.get(name)}
-        resumed_at = None if saved is None else _kept(saved["state"]["step"], held)
-
-        def pause(more: bool = False) -> None:
-            """Stop here if asked; write a checkpoint now and then, if there is `more` to hold than in the last one."""
-            if request.asked() or (more and self.checkpoint.due()):
-                measured.state.probe_seconds = earlier + time.perf_counter() - began
-                self._save(held, spec.epochs, request, resumed_at)
-
-        pause(more=True)
-        if learner.end_to_end and len(self.validation_indices):
-            measured.accuracy(
-                "end_to_end.validation", self._accuracy(learner, batches, self.validation_indices), epochs
-            )
-        with statistics_kept(learner):
-            estimate_statistics(learner, batches, self.train_indices, spec.statistics_samples, pause)
-            self.reporter.phase("extracting features", len(self.train_indices) + len(self.validation_indices))
-            train = self._features(learner, batches, self.train_indices, pause)
-            validation = self._features(learner, batches, self.validation_indices, pause)
-            if measured.observer is not None:
-                measured.metrics |= measured.observer.feature_metrics(validation.features, epochs)
-            published = self._published_readout(train, held, pause)
-            moments = standardise(train.features, validation.features) if spec.standardize else None
-            probe = LinearProbe(spec, train.features.shape[1], self.dataset.classes, self.cell.seed, self.device)
-            if held["probe"] is not None:
-                probe.load_state_dict(copy.deepcopy(held["probe"]))  # an optimizer goes on in the tensors it is given
-                measured.probe_curve = probe.curve
-            self.reporter.phase("linear probe", spec.epochs, probe.epoch)
-            while probe.epoch < spec.epochs:
-                fit(probe, train, validation if len(validation.labels) else None, self.reporter, pause)
-                measured.probe_curve = probe.curve
-                held["probe"] = copy.deepcopy(probe.state_dict())
-                pause(more=True)
-            measured.accuracy("probe.train", probe.accuracy(train), spec.epochs)
-            if len(validation.labels):
-                measured.accuracy("probe.validation", probe.accuracy(validation), spec.epochs)
-            if self.read_test:
-                test = self.batches(self.dataset.open_test())
-                everything = torch.arange(len(test), device=self.device)
-                self.reporter.phase("test", len(test))
-                held_out = self._features(learner, test, everything, pause)
-                if published is not None:
-                    value, epoch = published.best(held_out)
-                    measured.metrics[schema.PUBLISHED_READOUT] = schema.Metric(value=value, split="test", epoch=epoch)
-                if moments is not None:
-                    held_out.features.sub_(moments[0]).mul_(moments[1])
-                measured.accuracy("probe.test", probe.accuracy(held_out), spec.epochs)
-                if self.dataset.classes >= MANY_CLASSES:
-                    measured.top5("probe.test", probe.accuracy(held_out, 5), spec.epochs)
-        if self.read_test and learner.end_to_end:
-            measured.accuracy("end_to_end.test", self._accuracy(learner, test, everything, pause), epochs)
-            if self.dataset.classes >= MANY_CLASSES:
-                measured.top5("end_to_end.test", self._accuracy(learner, test, everything, pause, 5), epochs)
-        measured.state.probe_seconds = earlier + time.perf_counter() - began
-
-    def _save(
-        self, held: dict[str, Any], epochs: int, request: StopRequest, resumed_at: tuple[int, int, int] | None
-    ) -> None:
-        done = held["probe"]["epoch"] if held["probe"] is not None else 0
-        state = self.measured.state
-        state.tick()
-        self.checkpoint.save({"state": asdict(state), **held})
-        if request.asked():
-            where = f"after probe epoch {done} of {epochs}"
-            if resumed_at == _kept(state.step, held):
-                where += ", where it began: features are extracted anew each time, so give it longer"
-            raise request.stopped(where)
-
     def tensors(self) -> tuple[dict[str, Tensor], dict[str, tuple[int, int, int]]]:
         """What `record.tensors` keeps of a trained cell, and the image shape of each layer that looks at one."""
         if self.trained is None:
@@ -315,19 +230,6 @@ class Course:
             elif index == 0 and kernel[1] == math.prod(self.dataset.shape):
                 shapes[name] = self.dataset.shape
         return found, shapes
-
-    def _published_readout(
-        self, train: Labelled, held: dict[str, Any], pause: Callable[[], None]
-    ) -> PublishedReadout | None:
-        """The second read-out of a protocol that has one, trained; it reads the test split, so not while tuning."""
-        spec = self.cell.work.published_probe
-        if spec is None or not self.read_test:
-            return None
-        readout = PublishedReadout(spec, train, self.dataset.classes, self.cell.seed)
-        if held["published"] is not None:
-            readout.load_state_dict(held["published"])
-        readout.fit(self.reporter, pause, lambda state: held.update(published=state))
-        return readout
 
     def _observer(self, learner: Learner) -> Observer:
         """Diagnostics of this learner; what it compares with is a network built once more from the same draws."""
@@ -350,72 +252,11 @@ class Course:
         data = self.cell.work.data
         if isinstance(split, Split) and dataset_spec(self.dataset.name).teacher is not None:
             return Pairs(split.images, split.labels, self.device)
-        layout = architecture_layout(self.cell.work.architecture.name)
+        form: dict[str, Any] = {"device": self.device, "mean": data.mean, "std": data.std}
+        form |= {"layout": architecture_layout(self.cell.work.architecture.name), "augment": data.augment}
         if isinstance(split, EncodedSplit):
-            return Decoded(
-                split,
-                self.dataset.shape[0],
-                device=self.device,
-                mean=data.mean,
-                std=data.std,
-                layout=layout,
-                augment=data.augment,
-            )
-        return Batches(
-            split.images,
-            split.labels,
-            device=self.device,
-            mean=data.mean,
-            std=data.std,
-            layout=layout,
-            augment=data.augment,
-        )
-
-    def _features(self, learner: Learner, batches: Batches, indices: Tensor, pause: Callable[[], None]) -> Labelled:
-        features = extract(learner, batches, indices, self.reporter, self.scratch, pause)
-        return Labelled(features, batches.labels(indices))
-
-    def _accuracy(
-        self,
-        learner: Learner,
-        batches: Batches,
-        indices: Tensor,
-        pause: Callable[[], None] = lambda: None,
-        top: int = 1,
-    ) -> float:
-        """The network's own read-out, in inference mode, on the indexed samples."""
-        correct = torch.zeros((), dtype=torch.int64, device=self.device)
-        for x, labels in ahead(batches, indices.split(256), world=self.world):
-            correct += self.world.sum(hits(learner.logits(x), labels, top))
-            pause()
-        return correct.item() / len(indices)
-
-    def _repeats_bits(self, batches: Batches) -> bool:
-        """Whether the first steps, run twice from the same start, leave the same weights."""
-        only = 0 if self.cell.recipe.training.schedule == "layerwise" else None
-        if timed(self.device, torch.bfloat16 if self.cell.work.precision == "bfloat16" else torch.float32):
-            # In a step of its own, because no way of an outer product is chosen while operations are counted.
-            self.learner().step(*self._probed(batches, 0), 0, 0.0, only)
-        digests = set()
-        for _ in range(2):
-            learner = self.learner()
-            for step in range(PROBED_STEPS):
-                x, labels = self._probed(batches, step)
-                if self.measured.work is None:
-                    self.measured.work = count(learner, x, labels, step, only)
-                else:
-                    learner.step(x, labels, step, 0.0, only)
-            self.world.end()
-            digests.add(learner.digest())
-        return len(digests) == 1
-
-    def _probed(self, batches: Batches, step: int) -> tuple[Tensor, Tensor]:
-        """A batch for the steps that are taken twice, this process's share of it."""
-        size = min(self.cell.recipe.training.batch_size, len(self.pool_indices))
-        source = generator(self.cell.seed, "determinism probe", step)
-        order = torch.randperm(len(self.pool_indices), generator=source)[:size]
-        part = self.world.begin(size)
-        return batches.batch(self.pool_indices[order.to(self.device)], source, part)
+            return Decoded(split, self.dataset.shape[0], **form)
+        return Batches(split.images, split.labels, **form)
 
     def record(
         self,
@@ -433,12 +274,6 @@ class Course:
         return self.measured.result(
             self.cell, self.dataset, samples, self.device, identity, status, reason, stop, started
         )
-
-
-def _kept(step: int, held: dict[str, Any]) -> tuple[int, int, int]:
-    """How far a checkpoint has come: training steps, epochs of the probe, epochs of the published read-out."""
-    probe, published = held["probe"], held["published"]
-    return step, 0 if probe is None else probe["epoch"], 0 if published is None else len(published["epochs"])
 
 
 def _line(error: BaseException) -> str:

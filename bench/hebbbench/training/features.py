@@ -1,4 +1,4 @@
-"""Freezing a body: its normalisation statistics estimated, its features extracted once."""
+"""A frozen network: its answers, the body's normalisation statistics estimated, its features extracted once."""
 
 from __future__ import annotations
 
@@ -16,9 +16,24 @@ from hebbbench.progress import Reporter
 from hebbbench.rng import generator
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import batch_norms
+from hebbbench.training.probe import hits
 
 EXTRACT_BATCH = 256
 STATISTICS_BATCH = 500
+
+
+def accuracy(
+    learner: Learner, batches: Batches, indices: Tensor, pause: Callable[[], None] = lambda: None, top: int = 1
+) -> float:
+    """How often the network's own read-out has the label among its `top` first answers, on the indexed samples.
+
+    In inference mode; `pause` is called after every batch.
+    """
+    correct = torch.zeros((), dtype=torch.int64, device=learner.device)
+    for x, labels in ahead(batches, indices.split(EXTRACT_BATCH), world=learner.world):
+        correct += learner.world.sum(hits(learner.logits(x), labels, top))
+        pause()
+    return correct.item() / len(indices)
 
 
 def estimate_statistics(
