@@ -13,7 +13,7 @@ import torch
 from hebbbench import registry
 from hebbbench.board.alignment import alignment_section
 from hebbbench.cell import Cell, cells
-from hebbbench.data import pins, split_identity
+from hebbbench.data import load, pins, split_identity
 from hebbbench.data.spec import dataset_spec
 from hebbbench.data.teacher import ask_teacher
 from hebbbench.errors import ProtocolError
@@ -23,7 +23,7 @@ from hebbbench.progress import Silent
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
 from hebbbench.report import summary
-from hebbbench.training import grid
+from hebbbench.training import alignment, grid
 from hebbbench.training.alignment import AlignmentMeter
 from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
@@ -310,6 +310,16 @@ def test_weights_that_collapse_are_a_result_without_a_cosine(tmp_path):
     assert (metric.reason or "").startswith("collapsed: the weights have")
     text = "\n".join(section(protocol, [result]))
     assert "collapsed (1)" in text
+
+
+@pytest.mark.parametrize(("rate", "answers"), [(0.5, True), (1e-6, False)])
+def test_small_weights_that_answer_have_not_collapsed(tmp_path, monkeypatch, rate, answers):
+    monkeypatch.setattr(alignment, "COLLAPSED", 1e9)
+    cell = cell_of(work(training={"epochs": 12, "batch_size": 500}), optimizer={"lr": rate})
+    (result,) = run_cells([cell], tmp_path, Settings(), Silent())
+    silence = load("teacher-mlp").train.labels.astype("float64") ** 2
+    assert (result.curves["train.loss"][-1][1] < 0.5 * silence.mean()) == answers
+    assert (result.metrics["alignment.fc2"].value is not None) == answers
 
 
 def section(protocol: Protocol, results: list[Any]) -> list[str]:

@@ -20,7 +20,9 @@ from hebbbench.training.network import activations
 from hebbbench.training.witness import Witness
 
 COLLAPSED = 0.1
-"""A layer whose weights have less than this part of the norm they started from has collapsed."""
+"""A layer whose weights have less than this part of the norm they started from has collapsed …"""
+ANSWERS = 0.5
+"""… unless the training loss is below this part of that of always answering zero."""
 
 KINDS = ("pre", "post", "sgd")
 POINTS = 50

@@ -20,7 +20,7 @@ from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrup
 from hebbbench.progress import Reporter
 from hebbbench.record import schema
 from hebbbench.sections import Alignment
-from hebbbench.training.alignment import AlignmentMeter, full_data, layer_of, short
+from hebbbench.training.alignment import ANSWERS, AlignmentMeter, full_data, layer_of, short
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.device import reset_peak_memory
 from hebbbench.training.features import accuracy
@@ -175,10 +175,11 @@ class Course:
     def conclude(self, meter: AlignmentMeter, batches: Any) -> None:
         """Write down how Hebbian training ended, and how well the network answers.
 
-        Of a layer whose weights have collapsed only noise is left, and a cosine would be one of noise.
+        Of a layer whose weights have collapsed only noise is left, and a cosine would be one of noise. Small weights
+        are no collapse if the network answers: a task may need no larger ones.
         """
         epochs = self.cell.recipe.training.epochs
-        collapsed = meter.collapsed()
+        collapsed = {} if self._answers_something(batches) else meter.collapsed()
         found = {**meter.means(), **full_data(meter, batches, self.train_indices)}
         self.measured.state.curves |= meter.curves
         for name, value in found.items():
@@ -202,6 +203,15 @@ class Course:
             if self.cell.work.loss == "cross_entropy":
                 right = (answers.argmax(1) == targets).double().mean().item()
                 self.measured.accuracy("end_to_end.test", right, epochs)
+
+    def _answers_something(self, batches: Any) -> bool:
+        """Whether the training loss ended well below that of a network that always answers zero."""
+        losses = self.measured.state.curves.get("train.loss")
+        if not losses:
+            return False
+        targets = batches.labels(self.train_indices)
+        nothing = torch.zeros(len(targets), self.dataset.classes, device=self.device)
+        return losses[-1][1] < ANSWERS * objective(self.cell.work.loss, nothing, targets).item()
 
     @staticmethod
     def _answers(learner: Learner, batches: Any, indices: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
