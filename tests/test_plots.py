@@ -16,7 +16,7 @@ from hebbbench.errors import HebbBenchError, ResultError
 from hebbbench.plots import accuracy, axis, curves, heatmap
 from hebbbench.plots.draw import Request, draw
 from hebbbench.plots.series import collect, metric_line, points_of, spread
-from hebbbench.plots.style import styled
+from hebbbench.plots.style import lay_out, styled
 from hebbbench.recipe import Recipe
 from hebbbench.record import store, tensors
 from hebbbench.training.run import Settings, run_cell
@@ -129,6 +129,28 @@ def test_a_metric_against_an_axis_has_a_line_for_each_value_of_the_others(result
         axis.draw(grid, "colour", "alignment.fc2")
     with styled(), pytest.raises(ResultError, match=r"no result has the metric 'alignment.fc3'.*alignment.fc2"):
         axis.draw(grid, "decay", "alignment.fc3")
+
+
+def test_lines_stand_in_the_order_of_their_numbers(results):
+    grid = [varied(results[0], n, d, d - n) for n in (0.5, 0.02, 0.1, 0) for d in (0.0, 0.01)]
+    with styled():
+        (drawn,) = axis.draw(grid, "decay", "alignment.fc2").axes
+    assert [c.get_label() for c in drawn.containers] == [f"parameter noise σ {n}" for n in ("0", "0.02", "0.1", "0.5")]
+
+
+@pytest.mark.parametrize(
+    ("values", "law"),
+    [([1, 2, 7], "linear"), ([4, 32], "log"), ([0, 0.1, 0.7], "linear"), ([0, 0.001, 0.1], "symlog"), ([0], "linear")],
+)
+def test_values_wide_apart_stand_on_a_logarithmic_axis_each_with_its_tick(values, law):
+    from matplotlib import pyplot
+
+    with styled():
+        figure, drawn = pyplot.subplots()
+        lay_out(drawn, [*reversed(values), values[0]])
+    assert (drawn.get_xscale(), drawn.get_xticks().tolist()) == (law, values)
+    assert [text.get_text() for text in drawn.get_xticklabels()] == [f"{value:g}" for value in values]
+    pyplot.close(figure)
 
 
 def test_saved_tensors_are_the_weights_before_and_after(lab, results):

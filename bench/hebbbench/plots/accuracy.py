@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError, suggestion
 from hebbbench.plots.series import Line, metric_line, points_of, without_metric
-from hebbbench.plots.style import COLUMN, look
+from hebbbench.plots.style import COLUMN, lay_out, look
 from hebbbench.protocol import Protocol
 from hebbbench.record.schema import Cost, Result
 
@@ -29,8 +29,6 @@ ENTRY = 0.17
 """Inches that a line of the legend takes, so that many rules leave the picture its height."""
 LONG_NAME = 14
 """Letters of a rule's name from which on a column holds two entries of the legend, not three."""
-WIDE = 8
-"""From this ratio of the largest to the smallest x on, the axis is logarithmic."""
 
 
 def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | None, published: bool) -> Figure:
@@ -85,12 +83,7 @@ def draw(results: Sequence[Result], x: str, metric: str, protocol: Protocol | No
                 )
     if not seen:
         raise without_metric(results, metric)
-    if min(seen) > 0 and max(seen) / min(seen) >= WIDE:
-        axis.set_xscale("log", base=2 if x not in COSTS else 10)
-    if x not in COSTS:
-        ticks = sorted(set(seen))
-        axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-        axis.minorticks_off()
+    lay_out(axis, seen, ticked=x not in COSTS)
     if protocol is not None and protocol.chance is not None and lowest < NEAR * protocol.chance:
         axis.axhline(100 * protocol.chance, color="0.6", linewidth=0.6)
         axis.annotate("chance", (1, 100 * protocol.chance), xycoords=("axes fraction", "data"), ha="right", va="bottom")

@@ -7,14 +7,11 @@ from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError, suggestion
 from hebbbench.plots.series import metric_line, varying, without_metric
-from hebbbench.plots.style import COLUMN, SYMBOLS, look
+from hebbbench.plots.style import COLUMN, SYMBOLS, lay_out, look
 from hebbbench.record.schema import Result
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-WIDE = 8
-"""From this ratio of the largest to the smallest value above 0 on, the axis is logarithmic; linear below the latter."""
 
 
 def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
@@ -37,7 +34,7 @@ def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
     lines: dict[str, list[Result]] = {}
     several = len({result.rule.name for result in results}) > 1
     others = [name for name in differing if name != x]
-    for result in results:
+    for result in sorted(results, key=lambda result: (result.rule.name, [_rank(result.axes.get(n)) for n in others])):
         parts = [result.rule.name] if several or not others else []
         parts += [f"{SYMBOLS.get(name, name)} {_text(result.axes[name])}" for name in others if name in result.axes]
         lines.setdefault(", ".join(parts), []).append(result)
@@ -60,14 +57,9 @@ def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
             axis.annotate(word, (at, 0.03), rotation=90, ha="center", va="bottom", **foot)
     if not any(metric in result.metrics for result in results):
         raise without_metric(results, metric)
-    above = [value for value in seen if value > 0]
-    if above and max(above) / min(above) >= WIDE:
-        axis.set_xscale("symlog", linthresh=min(above), linscale=0.5)
+    lay_out(axis, seen)
     axis.margins(x=0.06)
     axis.autoscale_view()
-    ticks = sorted(seen)
-    axis.set_xticks(ticks, [_text(tick) for tick in ticks], rotation=45 if len(ticks) > 5 else 0)
-    axis.minorticks_off()
     axis.set_xlabel(SYMBOLS.get(x, x))
     axis.set_ylabel(f"{metric} (−1–1)" if metric.startswith("alignment.") else metric)
     figure.legend(loc="outside lower center", ncols=2)
@@ -95,6 +87,11 @@ def _fates(results: Sequence[Result], x: str, metric: str, drawn: Sequence[float
 def _number(result: Result, name: str) -> float | None:
     value = result.axes.get(name)
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+
+
+def _rank(value: object) -> tuple[float, str]:
+    """Numbers by their size, words by their letters."""
+    return (float(value), "") if isinstance(value, int | float) else (0.0, str(value))
 
 
 def _text(value: object) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from hebbbench.errors import ResultError
 from hebbbench.plots.series import varying
-from hebbbench.plots.style import COLUMN, SYMBOLS
+from hebbbench.plots.style import COLUMN, SYMBOLS, turned
 from hebbbench.record.schema import Result
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def draw(results: Sequence[Result], x: str | None, y: str | None, metric: str) -
     if np.nanmin(grid) < 0 < np.nanmax(grid) and min(grid.shape) > 1:
         contour = axis.contour(np.ma.masked_invalid(grid), levels=[0.0], colors="black", linewidths=1.2)
         axis.clabel(contour, fmt={0.0: "0"}, fontsize=7)
-    axis.set_xticks(range(len(xs)), [f"{value:g}" for value in xs], rotation=45 if len(xs) > 5 else 0)
+    axis.set_xticks(range(len(xs)), [f"{value:g}" for value in xs], rotation=turned(xs))
     axis.set_yticks(range(len(ys)), [f"{value:g}" for value in ys])
     axis.set_xlabel(SYMBOLS.get(x, x))
     axis.set_ylabel(SYMBOLS.get(y, y))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +18,11 @@ COLUMN = 3.35
 
 SYMBOLS = {"decay": "weight decay γ", "noise": "parameter noise σ", "rate": "rate η", "l1": "L1 penalty"}
 """What an axis of a protocol is called in a picture, where it is not by its name."""
+
+WIDE = 8
+"""From this ratio of the largest to the smallest value above 0 on, an axis is logarithmic."""
+CROWDED = 5
+"""The most tick labels that stand upright in a column."""
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -83,6 +88,29 @@ def look(index: int) -> dict[str, Any]:
         "marker": MARKERS[(index + index // len(COLOURS)) % len(MARKERS)],
         "linestyle": DASHES[index % len(DASHES)],
     }
+
+
+def lay_out(axis: Axes, values: Iterable[float], *, ticked: bool = True) -> None:
+    """Lay x out for these values: logarithmic if they are wide apart, and linear from the least above 0 down to 0.
+
+    Args:
+        ticked: with a tick at each value, and no other.
+    """
+    places = sorted(set(values))
+    above = [value for value in places if value > 0]
+    if above and above[-1] / above[0] >= WIDE:
+        if places[0] > 0:
+            axis.set_xscale("log")
+        else:
+            axis.set_xscale("symlog", linthresh=above[0], linscale=0.5)
+    if ticked:
+        axis.set_xticks(places, [f"{value:g}" for value in places], rotation=turned(places))
+        axis.minorticks_off()
+
+
+def turned(values: Sequence[float]) -> int:
+    """By how many degrees tick labels are turned, so that they do not run into each other."""
+    return 45 if len(values) > CROWDED else 0
 
 
 def label_outer(axes: Sequence[Axes], x: str, y: str) -> None:
