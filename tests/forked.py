@@ -16,8 +16,8 @@ import torch
 
 PRELOADED = ["pytest", "torch", "torch._dynamo", "sklearn.datasets", "hebbbench.cli", "hebbbench.training.grid"]
 
-_server = multiprocessing.get_context("forkserver")
-_server.set_forkserver_preload(PRELOADED)
+server = multiprocessing.get_context("forkserver")
+server.set_forkserver_preload(PRELOADED)
 
 
 class Forked:
@@ -30,7 +30,7 @@ class Forked:
             path.touch()
         threads = int(environ.get("OMP_NUM_THREADS", torch.get_num_threads()))
         arguments = (main, argv, str(cwd), dict(environ), str(self.out), str(self.err), threads)
-        self._process = _server.Process(target=_run, args=arguments)
+        self._process = server.Process(target=_run, args=arguments)
         self._process.start()
 
     @property

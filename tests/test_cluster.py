@@ -167,19 +167,18 @@ def test_a_killed_job_and_a_preempted_one_go_on_from_their_checkpoints(slurm, la
 def test_processes_of_this_machine_take_the_same_path(lab):
     pytest.importorskip("submitit")
     raises = lab.rule("raises", "weight: raise ValueError('on purpose')")
-    planned = [lab.cell("random"), lab.cell(raises), lab.cell("random", seed=1)]
+    planned = [lab.cell("random"), lab.cell(raises)]
     seen = At(phase="cells")
     results = {
         f"{result.rule.name} {result.seed}": result
-        for result in run_on("local", planned, lab.results, settings(lab), seen, jobs=3)
+        for result in run_on("local", planned, lab.results, settings(lab), seen, jobs=2)
     }
     assert {name: result.status for name, result in results.items()} == {
         "random 0": "ok",
         "raises 0": "failed",
-        "random 1": "ok",
     }
-    assert seen.count == 3
-    assert len(list(lab.results.rglob("*.json"))) == 3
+    assert seen.count == 2
+    assert len(list(lab.results.rglob("*.json"))) == 2
     assert results["random 0"].measurement() == lab.run(planned[0]).measurement()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import socket
 import sys
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+import forked
 from hebbbench import cli, registry
 from hebbbench.checks.network import undisturbed
 from hebbbench.checks.shares import Meeting, Thread, sees_all_rows, side_by_side, sight_of
@@ -212,8 +212,10 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
-def process(rank: int, ports: list[int], commands: list[list[str]], statuses: Any) -> None:
+def process(rank: int, environ: dict[str, str], ports: list[int], commands: list[list[str]], statuses: Any) -> None:
     """What one of two processes does: command after command."""
+    os.environ.clear()
+    os.environ.update(environ)
     torch.set_num_threads(1)
     for port, command in zip(ports, commands, strict=True):
         os.environ |= {"RANK": str(rank), "WORLD_SIZE": "2", "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": "2"}
@@ -239,10 +241,10 @@ def test_the_command_line_on_two_processes(lab):
     common = ["run", "-p", protocol, "--device", "cpu", "--cache", str(lab.cache), "--results", str(kept)]
     undisturbed, disturbed = [*common, "-r", "kwta", "-r", stopping], [*common, "-r", failing]
     commands = [undisturbed, undisturbed, disturbed]
-    spawn = multiprocessing.get_context("spawn")
-    statuses = spawn.Queue()
+    statuses = forked.server.Queue()
     ports = sorted(free_port() for _ in commands)
-    both = [spawn.Process(target=process, args=(rank, ports, commands, statuses)) for rank in (0, 1)]
+    environ = dict(os.environ)
+    both = [forked.server.Process(target=process, args=(r, environ, ports, commands, statuses)) for r in (0, 1)]
     for child in both:
         child.start()
     found = sorted(statuses.get(timeout=120) for _ in range(2 * len(commands)))
