@@ -160,7 +160,7 @@ def test_finished_cells_are_not_trained_again(tmp_path, monkeypatch):
     monkeypatch.setattr(
         grid,
         "train_together",
-        lambda courses, *rest: trained.extend(course.cell.seed for course in courses) or done[:1],
+        lambda chunk, *rest: trained.extend(course.cell.seed for course in chunk.courses) or done[:1],
     )
     found = list(run_cells(planned, tmp_path, Settings(), Silent()))
     assert [result.seed for result in found[:2]] == [0, 1]

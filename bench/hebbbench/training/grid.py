@@ -15,13 +15,14 @@ from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrup
 from hebbbench.progress import Reporter, Silent, duration
 from hebbbench.record import schema, store
 from hebbbench.record.card import Card
+from hebbbench.training.beside import Locked, side_by_side
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
-from hebbbench.training.interrupt import stop_requests
+from hebbbench.training.interrupt import StopRequest, stop_requests
 from hebbbench.training.loop import batches_per_epoch
 from hebbbench.training.run import Settings, finished, load_data, run_cell
-from hebbbench.training.together import CHUNK, can_be_together, chunks, train_together
+from hebbbench.training.together import CHUNK, Chunk, can_be_together, chunks, train_together
 from hebbbench.validation import canonical_json
 
 
@@ -100,27 +101,41 @@ def _run_together(
     device: torch.device,
     card: Callable[[Cell], Card | None],
 ) -> Iterator[schema.Result]:
-    """Train cells in chunks, and save each chunk's results when it is done."""
+    """Train cells in chunks, as many at a time as torch has threads, and save each chunk's results when it is done."""
     cache = resolve_cache(settings.cache)
     steps = 0
     for cell in cells:
         training, spec = cell.recipe.training, dataset_spec(cell.work.data.dataset)
         steps += training.epochs * batches_per_epoch(spec.counts["train"], training.batch_size)
-    reporter.phase(f"training {len(cells)} networks, up to {CHUNK} at once", steps)
-    try:
-        for chunk in chunks(cells):
+    for cell in {cell.rule: cell for cell in cells}.values():
+        card(cell)  # measured and kept now, while no other thread is at work
+    planned = list(chunks(cells))
+    lanes = min(len(planned), torch.get_num_threads()) if device.type == "cpu" else 1
+    shared = Locked(reporter)
+
+    def train(chunk: Chunk, cards: list[Card | None], request: StopRequest) -> list[schema.Result]:
+        trained = train_together(chunk, request, shared)
+        found = [result.model_copy(update={"card": card}) for result, card in zip(trained, cards, strict=True)]
+        for result in found:
+            store.save(result, results)
+        return found
+
+    def pieces() -> Iterator[Callable[[StopRequest], list[schema.Result]]]:
+        for part in planned:
+            _need_time(settings, f"the next {len(part)} networks")
             courses, identities = [], []
-            for cell in chunk:
+            for cell in part:
                 dataset = load_data(cell, settings, Silent())
                 identities.append(cell.identity(dataset.identity))
                 kept = Checkpoint(cache / "checkpoints", identities[-1])
-                courses.append(Course(cell, dataset, kept, device, cache / "scratch", reporter, read_test=True))
-            _need_time(settings, f"the next {len(chunk)} networks")
-            with stop_requests(settings.limit) as request:
-                for cell, result in zip(chunk, train_together(courses, identities, request, reporter), strict=True):
-                    result = result.model_copy(update={"card": card(cell)})
-                    store.save(result, results)
-                    yield result
+                courses.append(Course(cell, dataset, kept, device, cache / "scratch", shared, read_test=True))
+            yield partial(train, Chunk(courses, identities), [card(cell) for cell in part])
+
+    reporter.phase(f"training {len(cells)} networks, up to {lanes * CHUNK} at once", steps)
+    try:
+        with stop_requests(settings.limit) as stop:
+            for trained in side_by_side(pieces(), lanes, stop):
+                yield from trained
     finally:
         reporter.end()
 

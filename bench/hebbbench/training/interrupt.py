@@ -104,12 +104,26 @@ class StopRequest:
         self.signalled, self._late = self.signalled or told >= 2, self._late or told == 1
         return told > 0
 
+    def beside(self) -> StopRequest:
+        """One more to look at, for work on another thread: what signals ask for is asked of it, its time is its own."""
+        return _Beside(self, self._limit)
+
     def stopped(self, where: str) -> RunInterrupted:
         """The error that ends the run: `where` says how far it has come."""
         again = "Run the same command again to go on from there."
         if self.signalled or self._limit is None:
             return RunInterrupted(f"stopped {where}. {again}")
         return TimeLimitReached(f"stopped {where}: the time limit of {duration(self._limit.seconds)} is near. {again}")
+
+
+class _Beside(StopRequest):
+    def __init__(self, whole: StopRequest, limit: TimeLimit | None) -> None:
+        super().__init__(limit)
+        self._whole = whole
+
+    def asked(self) -> bool:
+        self.signalled = self.signalled or self._whole.signalled
+        return super().asked()
 
 
 @contextmanager

@@ -70,10 +70,35 @@ def _kind(cell: Cell) -> str:
     return canonical_json([cell.rule, {**recipe, "training": training}, cell.protocol.hash, cell.work.loss])
 
 
-def train_together(
-    courses: Sequence[Course], identities: Sequence[str], request: StopRequest, reporter: Reporter
-) -> list[schema.Result]:
-    """Train the courses' networks together and conclude each; every course's result, in order.
+class Chunk:
+    """Networks about to be trained together, on one thread; torch's global generator is drawn from here alone.
+
+    Args:
+        courses: of each network; identities: of its cell.
+
+    Raises:
+        HebbBenchError: the protocol measures no alignment.
+    """
+
+    def __init__(self, courses: Sequence[Course], identities: Sequence[str]) -> None:
+        self.courses, self.identities = courses, identities
+        first = courses[0]
+        spec = first.cell.work.alignment
+        if spec is None:
+            raise HebbBenchError(
+                f"protocol '{first.cell.protocol.name}' measures no alignment; its cells train one by one."
+            )
+        self.batches = first.batches(first.dataset.train)
+        self.learners = [course.learner() for course in courses]
+        self.meters = [course.meter(learner, spec) for course, learner in zip(courses, self.learners, strict=True)]
+        for course, learner in zip(courses, self.learners, strict=True):
+            course.measured.model = describe_model(learner)
+            course.measured.phase = "training"
+        self.ensemble = Ensemble(self.learners, [course.cell.recipe.training for course in courses])
+
+
+def train_together(chunk: Chunk, request: StopRequest, reporter: Reporter) -> list[schema.Result]:
+    """Train a chunk's networks together and conclude each; every course's result, in order.
 
     Time is shared out evenly: a network's cost is the chunk's divided by its size.
 
@@ -81,21 +106,9 @@ def train_together(
         RunInterrupted: a stop was asked for; the chunk's work is lost, finished chunks are not.
     """
     started, began = datetime.now(UTC), time.perf_counter()
-    first = courses[0]
-    spec = first.cell.work.alignment
-    if spec is None:
-        raise HebbBenchError(
-            f"protocol '{first.cell.protocol.name}' measures no alignment; its cells train one by one."
-        )
-    batches = first.batches(first.dataset.train)
-    learners = [course.learner() for course in courses]
-    meters = [course.meter(learner, spec) for course, learner in zip(courses, learners, strict=True)]
-    for course, learner in zip(courses, learners, strict=True):
-        course.measured.model = describe_model(learner)
-        course.measured.phase = "training"
-    ensemble = Ensemble(learners, [course.cell.recipe.training for course in courses])
-    diverged = _train(ensemble, courses, meters, batches, request, reporter)
-    ensemble.release()
+    courses, meters, batches = chunk.courses, chunk.meters, chunk.batches
+    diverged = _train(chunk.ensemble, courses, meters, batches, request, reporter)
+    chunk.ensemble.release()
     trained = time.perf_counter() - began
     results = []
     for e, (course, meter) in enumerate(zip(courses, meters, strict=True)):
@@ -103,13 +116,14 @@ def train_together(
         measured.state.seconds = trained / len(courses)
         failure = diverged.get(e)
         if failure is None:
-            measured.weights = learners[e].digest()
+            measured.weights = chunk.learners[e].digest()
             measured.phase = "alignment"
             course.conclude(meter, batches)
         measured.state.wall = measured.state.seconds + time.perf_counter() - since
         stop = None if failure is None else schema.Stop(phase="training", step=failure.step, layer=failure.layer)
         status: schema.Status = "ok" if failure is None else "diverged"
-        results.append(course.record(identities[e], status, None if failure is None else str(failure), stop, started))
+        reason = None if failure is None else str(failure)
+        results.append(course.record(chunk.identities[e], status, reason, stop, started))
     return results
 
 
