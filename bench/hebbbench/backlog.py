@@ -103,9 +103,7 @@ def missing(
     return queue(found, sources, cache), list(dict.fromkeys(refused))
 
 
-def asked_for(
-    results: Path, cache: Path | None, protocol: str | None, rules: Sequence[str], seeds: list[str], axes: list[str]
-) -> list[Waiting]:
+def asked_for(protocol: str | None, rules: Sequence[str], seeds: list[str], axes: list[str]) -> list[Waiting]:
     """The cells named on the command line, in its order.
 
     Raises:

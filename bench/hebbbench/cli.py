@@ -42,6 +42,7 @@ Limit = Annotated[
 ]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; CUDA if there is one.")]
 
+BOARD = Path("LEADERBOARD.md")
 UNFINISHED = 1
 """Exit status when a cell diverged or failed, a board is stale, or a result is invalid."""
 
@@ -184,9 +185,8 @@ def new_rule(
     from hebbbench.checks.scaffold import new_rule as write
 
     files = write(name, folder)
-    print("\n".join(f"{path} written." for path in files))
-    print(f"Next:   hebbbench check {files[0]}")
-    print(f"        hebbbench run --protocol digits-mlp --rule {files[0]}")
+    print(*(f"{path} written." for path in files), sep="\n")
+    print(f"Next:   hebbbench check {files[0]}\n        hebbbench run --protocol digits-mlp --rule {files[0]}")
 
 
 @list_app.command("protocols")
@@ -243,9 +243,7 @@ def show_rule(name: str, cache: Cache = None) -> None:
 @app.command()
 def leaderboard(
     results: Results = Path("results"),
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = Path(
-        "LEADERBOARD.md"
-    ),
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = BOARD,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the file is stale.")] = False,
 ) -> None:
     """Write LEADERBOARD.md from the results, and from nothing else.

@@ -42,56 +42,46 @@ def summary(results: Sequence[Result], folder: Path, again: str | None = None) -
     """
     if not results:
         return "Nothing to run."
-    one = len({result.protocol.name for result in results}) == 1
+    first = results[0].protocol
+    one = {result.protocol.name for result in results} == {first.name}
     measured = {name for result in results for name in result.metrics}
-    if one and any(name.startswith(ALIGNMENT) for name in measured) and PROBE not in measured:
-        return _alignments(results, folder)
-    body = table(
-        [
-            (
-                result.rule.name,
-                *([] if one else [result.protocol.name]),
-                "".join(f"{name}={value} " for name, value in sorted(result.axes.items())) + f"seed {result.seed}",
-                _percent(result, PROBE),
-                _percent(result, "end_to_end.test.accuracy"),
-                duration(result.cost.train_seconds),
-                duration(result.cost.probe_seconds),
-                f"{1000 * result.cost.step_seconds:.1f} ms" if result.cost.step_seconds is not None else "–",
-                f"{result.cost.peak_memory_bytes / 2**20:.0f} MiB" if result.cost.peak_memory_bytes else "–",
-                result.status,
-            )
-            for result in results
-        ],
-        [
-            *(["rule"] if one else ["rule", "protocol"]),
-            *("cell", "probe", "end to end", "training", "probing", "a step", "memory", "status"),
-        ],
-    )
-    paths = [
-        result_path(folder, result.protocol.name, result.rule.name, result.axes, result.seed) for result in results
+    suggested = [] if again is None else [again]
+    if one and PROBE not in measured and any(name.startswith(ALIGNMENT) for name in measured):
+        title, body = _alignments(results)
+        where, suggested = f"{len(results)} under {folder / first.name}", []
+    else:
+        title, body = "accuracy on the test split, read once", _accuracies(results, one)
+        paths = [result_path(folder, r.protocol.name, r.rule.name, r.axes, r.seed) for r in results]
+        where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {os.path.commonpath(paths)}"
+    suggested.append(f"hebbbench leaderboard --results {folder} --output -")
+    what = f"{first.name} v{first.version}" if one else "several protocols"
+    following = "\n        ".join(suggested)
+    return f"\n{what}: {title}\n\n{body}\n\nResult: {where}\nNext:   {following}"
+
+
+def _accuracies(results: Sequence[Result], one: bool) -> str:
+    """A line for each cell. `one`: all are of one protocol, which need not be named."""
+    rows = [
+        (
+            result.rule.name,
+            *([] if one else [result.protocol.name]),
+            "".join(f"{name}={value} " for name, value in sorted(result.axes.items())) + f"seed {result.seed}",
+            _percent(result, PROBE),
+            _percent(result, "end_to_end.test.accuracy"),
+            duration(result.cost.train_seconds),
+            duration(result.cost.probe_seconds),
+            f"{1000 * result.cost.step_seconds:.1f} ms" if result.cost.step_seconds is not None else "–",
+            f"{result.cost.peak_memory_bytes / 2**20:.0f} MiB" if result.cost.peak_memory_bytes else "–",
+            result.status,
+        )
+        for result in results
     ]
-    first = results[0]
-    where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {os.path.commonpath(paths)}"
-    what = f"{first.protocol.name} v{first.protocol.version}" if one else "several protocols"
-    board = f"hebbbench leaderboard --results {folder} --output -"
-    suggested = [board] if again is None else [again, board]
-    return "\n".join(
-        [
-            "",
-            f"{what}: accuracy on the test split, read once",
-            "",
-            body,
-            "",
-            f"Result: {where}",
-            f"Next:   {suggested[0]}",
-            *(f"        {command}" for command in suggested[1:]),
-        ]
-    )
+    costs = ["training", "probing", "a step", "memory"]
+    return table(rows, ["rule", *([] if one else ["protocol"]), "cell", "probe", "end to end", *costs, "status"])
 
 
-def _alignments(results: Sequence[Result], folder: Path) -> str:
-    """The summary of a run that measured alignment alone: one line for all seeds of a rule at one point of the axes."""
-    first = results[0]
+def _alignments(results: Sequence[Result]) -> tuple[str, str]:
+    """Title and table of a run that measured alignment alone: a line for all seeds of a rule at one point."""
     measured = dict.fromkeys(name for result in results for name in result.metrics if name.startswith(ALIGNMENT))
     kind, ending = ("SGD", SGD) if any(name.endswith(SGD) for name in measured) else ("Hebbian", "")
     layers = [name for name in measured if name.endswith(ending) and name.count(".") == 1 + ending.count(".")]
@@ -101,17 +91,7 @@ def _alignments(results: Sequence[Result], folder: Path) -> str:
         groups.setdefault((result.rule.name, at), []).append(result)
     headers = ["rule", "at", *(layer.removeprefix(ALIGNMENT).removesuffix(ending) for layer in layers), "seeds"]
     rows = [(rule, at, *(_mean(own, layer) for layer in layers), len(own)) for (rule, at), own in groups.items()]
-    return "\n".join(
-        [
-            "",
-            f"{first.protocol.name} v{first.protocol.version}: {kind} alignment, mean over seeds",
-            "",
-            table(rows, headers),
-            "",
-            f"Result: {len(results)} under {folder / first.protocol.name}",
-            f"Next:   hebbbench leaderboard --results {folder} --output -",
-        ]
-    )
+    return f"{kind} alignment, mean over seeds", table(rows, headers)
 
 
 def _mean(results: Sequence[Result], name: str) -> str:

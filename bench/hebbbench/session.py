@@ -80,11 +80,8 @@ class Session:
     def plan(self, world: World) -> list[Waiting]:
         """The cells in their order; of what the board misses also how much there is, printed."""
         if not self.missing:
-            return world.told(
-                lambda: backlog.asked_for(
-                    self.results, self.cache, self.protocol, self.rules, list(self.seeds) or ["0"], list(self.axes)
-                )
-            )
+            seeds, axes = list(self.seeds) or ["0"], list(self.axes)
+            return world.told(lambda: backlog.asked_for(self.protocol, self.rules, seeds, axes))
         found, refused = world.told(
             lambda: backlog.missing(
                 self.results, self.cache, protocol=self.protocol, rules=self.rules, seeds=self.seeds, axes=self.axes
