@@ -82,6 +82,7 @@ class Ensemble:
         stacks = [layers_of(learner.model) or [] for learner in learners]
         self.activations = [ACTIVATIONS[type(activation)] for _, activation in stacks[0]]
         self.weights = [torch.stack([s[k][0].weight.detach() for s in stacks]) for k in range(len(stacks[0]))]
+        self.transposed = [weight.mT for weight in self.weights]
         self.biases = [
             None if module.bias is None else torch.stack([s[k][0].bias.detach()[None] for s in stacks])
             for k, (module, _) in enumerate(stacks[0])
@@ -105,23 +106,24 @@ class Ensemble:
         self.clipping = any(limit is not None for limit in limits)
         self.sparsity = torch.tensor([training.sparsity for training in trainings]).view(-1, 1, 1)
         self.sparse = bool(self.sparsity.any())
+        self.trained = self._trained()
         self.optimizers = self._optimizers()
         self.updates: Stack = []
         self.traffic: list[tuple[Tensor, Tensor, Tensor]] = []
         self.rooms: dict[int, Room] = {}
         self.elementwise = [_elementwise(self.rules[i], self.weights[k]) for k, i in self.plastic.items()]
+        self.descends = [_descends(rule) for rule in self.rules]
 
     def _feedback(self, k: int) -> Tensor:
         outputs, inputs = self.weights[-1].shape[1], self.weights[k].shape[2]
         return torch.stack([direct_matrix(seed, k, outputs, inputs) for seed in self.seeds])
 
     def _optimizers(self) -> list[StackedOptimizer]:
-        """One for each stack of parameters that is trained, in the order of `_trained`."""
+        """One for each stack of parameters that is trained, in the order of `trained`."""
         specs = [(training.optimizer, training.rest or training.optimizer) for training in self.trainings]
-        kinds = [0 if is_plastic else 1 for _, is_plastic in self._trained()]
         return [
-            StackedOptimizer([pair[kind] for pair in specs], parameter)
-            for kind, (parameter, _) in zip(kinds, self._trained(), strict=True)
+            StackedOptimizer([pair[0 if is_plastic else 1] for pair in specs], parameter)
+            for parameter, is_plastic in self.trained
         ]
 
     def _trained(self) -> list[tuple[Tensor, bool]]:
@@ -153,11 +155,11 @@ class Ensemble:
         self.shake(number)
         loss = self.find_update(x, targets)
         self._clip()
-        for optimizer, (parameter, _), update in zip(self.optimizers, self._trained(), self.updates, strict=True):
+        for optimizer, (parameter, _), update in zip(self.optimizers, self.trained, self.updates, strict=True):
             optimizer.step(parameter, update, annealed)
         for k, i in self.plastic.items():
             if type(self.rules[i]).constrain is not Rule.constrain:
-                self.weights[k] = vmap(self.rules[i].constrain)(self.weights[k]).contiguous()
+                self.weights[k].copy_(vmap(self.rules[i].constrain)(self.weights[k]))
         return loss
 
     def find_update(self, x: Tensor, targets: Tensor) -> Tensor | None:
@@ -167,56 +169,59 @@ class Ensemble:
         self.traffic, y = [], x
         for k in range(self.reach):
             bias, activation = self.biases[k], self.activations[k]
-            inputs, u = y, torch.bmm(y, self.weights[k].mT, out=room.potentials[k])
+            inputs, u = y, torch.bmm(y, self.transposed[k], out=room.potentials[k])
             y = u if bias is None else torch.add(u, bias, out=room.activities[k])
             y = y if activation is None else activation[0](y, out=room.activities[k])
             self.traffic.append((inputs, u, y))
-        gradients: list[tuple[Tensor, Tensor]] = []
         error = loss = None
         if self.end_to_end:
-            loss, error, delta = self._objective(y, targets)
-            gradients = self._backward(delta, room)
+            loss, error = self._objective(y, targets, room)
+            self._backward(room)
         updates, biases = [], []
         for k in range(self.reach):
-            gradient = gradients[k][0] if self.end_to_end else None
+            descent = room.descents[k] if self.end_to_end else None
             if k in self.plastic:
-                updates.append(self._ask(k, gradient, error, targets, x))
-            elif gradient is not None:
-                updates.append(gradient.neg_())
+                updates.append(self._ask(k, descent, error, targets, x))
+            elif descent is not None:
+                updates.append(descent)
             if self.end_to_end and self.biases[k] is not None:
-                biases.append(gradients[k][1].sum(1, keepdim=True).neg_())
+                biases.append(room.errors[k].sum(1, keepdim=True))
         self.updates = updates + biases
         return loss
 
-    def _objective(self, answers: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (E,), output error (E, B, outputs) and the loss's gradient at the answers."""
+    def _objective(self, answers: Tensor, targets: Tensor, room: Room) -> tuple[Tensor, Tensor]:
+        """Loss (E,) and output error (E, B, outputs); leaves the loss's descent at the answers in `room.errors`."""
         if self.loss == "mse":
-            error = answers - targets
-            return error.square().mean((1, 2)), error, error * (2 / error[0].numel())
+            error = torch.sub(answers, targets, out=room.output)
+            flat, numbers = error.flatten(1), error[0].numel()
+            torch.mul(error, -2 / numbers, out=room.errors[-1])
+            return torch.bmm(flat[:, None], flat[:, :, None]).flatten().div_(numbers), error
         logs = answers.log_softmax(2)
         error = logs.exp() - F.one_hot(targets, answers.shape[2])
-        losses = -logs.gather(2, targets[:, :, None]).mean((1, 2))
-        return losses, error, error / answers.shape[1]
+        torch.div(error, -answers.shape[1], out=room.errors[-1])
+        return -logs.gather(2, targets[:, :, None]).mean((1, 2)), error
 
-    def _backward(self, delta: Tensor, room: Room) -> list[tuple[Tensor, Tensor]]:
-        """Each layer's weight gradient (E, out, in) and error at its potential (E, B, out)."""
-        top, found = delta, []
+    def _backward(self, room: Room) -> None:
+        """Leave each layer's descent −∂L/∂w (E, out, in) and −∂L/∂u (E, B, out) at its potential in `room`."""
         for k in reversed(range(len(self.weights))):
             x = self.traffic[k][0]
-            found.append((torch.bmm(delta.mT, x, out=room.gradients[k]), delta))
+            torch.bmm(room.errors[k].mT, x, out=room.descents[k])
             if k:
-                back = (top, self.matrices[k]) if self.direct else (delta, self.weights[k])
+                back = (room.errors[-1], self.matrices[k]) if self.direct else (room.errors[k], self.weights[k])
                 delta = torch.bmm(*back, out=room.errors[k - 1])
                 if self.sparse and k - 1 in self.plastic:
-                    delta = delta.addcmul_(self.sparsity / x[0].numel(), x.sign())
+                    delta.addcmul_(self.sparsity / x[0].numel(), x.sign(), value=-1)
                 activation = self.activations[k - 1]
-                delta = delta if activation is None else activation[1](delta, x, grad_input=delta)
-        return found[::-1]
+                if activation is not None:
+                    activation[1](delta, x, grad_input=delta)
 
-    def _ask(self, k: int, gradient: Tensor | None, error: Tensor | None, targets: Tensor, x: Tensor) -> Tensor:
-        """The rule's update of layer k."""
+    def _ask(self, k: int, descent: Tensor | None, error: Tensor | None, targets: Tensor, x: Tensor) -> Tensor:
+        """The rule's update of layer k; `descent` is left as it is."""
         i = self.plastic[k]
         rule = self.rules[i]
+        if self.descends[i] and descent is not None:
+            return descent
+        gradient = None if descent is None else -descent
         if self.elementwise[i] and gradient is not None:
             return rule.delta(gradient)
         inputs, u, _ = self.traffic[k]
@@ -282,3 +287,22 @@ def _elementwise(rule: Rule, weight: Tensor) -> bool:
         return False
     probe = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     return torch.equal(rule.delta(probe), torch.stack([rule.delta(part) for part in probe]))
+
+
+class _Symbol:
+    """Stands for a gradient in a rule's equation: nothing can be done with it but to take its negative."""
+
+    def __init__(self, negative: _Symbol | None = None) -> None:
+        self.negative = negative or _Symbol(self)
+
+    def __neg__(self) -> _Symbol:
+        return self.negative
+
+
+def _descends(rule: Rule) -> bool:
+    """Whether a rule's update is −∂L/∂w, whatever ∂L/∂w is: then nothing is left to compute."""
+    gradient: Any = _Symbol()
+    try:
+        return rule.signals == ("grad",) and rule.delta(gradient) is gradient.negative
+    except Exception:  # whatever an equation does that needs numbers
+        return False

@@ -23,7 +23,8 @@ class Room:
             return [weight.new_empty(weight.shape[0], rows, weight.shape[1]) for weight in weights]
 
         self.potentials, self.activities, self.errors = like(), like(), like()
-        self.gradients = [torch.empty_like(weight) for weight in weights]
+        self.output = torch.empty_like(self.errors[-1])
+        self.descents = [torch.empty_like(weight) for weight in weights]
 
 
 class StackedOptimizer:
@@ -35,6 +36,8 @@ class StackedOptimizer:
         self.decay = torch.tensor([spec.weight_decay for spec in specs]).view(-1, 1, 1)
         self.l1 = torch.tensor([spec.l1 for spec in specs]).view(-1, 1, 1)
         self.penalised, self.decaying = bool(self.l1.any()), bool(self.decay.any())
+        self.annealed = 1.0
+        self.rate, self.kept = self.lr, 1 - self.lr * self.decay
         self.steps = 0
         self.first = torch.zeros_like(parameter) if self.momentum or self.kind != "sgd" else parameter
         self.second = torch.zeros_like(parameter) if self.kind != "sgd" else parameter
@@ -43,20 +46,24 @@ class StackedOptimizer:
     def step(self, parameter: Tensor, update: Tensor, annealed: float) -> None:
         """Move `parameter` in place along `update`, which is left as it is: −gradient, for gradient descent."""
         self.steps += 1
-        lr = self.lr * annealed
+        if annealed != self.annealed:
+            self.annealed, self.rate = annealed, self.lr * annealed
+            self.kept = 1 - self.rate * self.decay
         if self.penalised:
             update = torch.addcmul(update, self.l1, parameter.sign(), value=-1)
         if self.decaying and (self.kind == "adamw" or not (self.momentum or self.kind == "adam")):
-            parameter.mul_(1 - lr * self.decay)  # for plain SGD the same as a part of the gradient
+            parameter.mul_(self.kept)  # for plain SGD the same as a part of the gradient
         elif self.decaying:
             update = torch.addcmul(update, self.decay, parameter, value=-1, out=self.spare)
         if self.kind == "sgd":
             if self.momentum:
-                self.first.mul_(self.momentum).add_(update)
+                torch.add(update, self.first, alpha=self.momentum, out=self.first)
                 update = torch.add(update, self.first, alpha=self.momentum) if self.nesterov else self.first
-            parameter.addcmul_(lr, update)
+            parameter.addcmul_(self.rate, update)
             return
         self.first.lerp_(update, 0.1)
         self.second.mul_(0.999).addcmul_(update, update, value=0.001)
-        root = torch.sqrt(self.second, out=self.spare).div_(math.sqrt(1 - 0.999**self.steps)).add_(1e-8)
-        parameter.addcmul_(lr / (1 - 0.9**self.steps), torch.div(self.first, root, out=root))
+        # The second moment's correction √(1 − 0.999ᵗ) is a factor of the rate and of ε, not one more pass.
+        whole = math.sqrt(1 - 0.999**self.steps)
+        root = torch.sqrt(self.second, out=self.spare).add_(1e-8 * whole)
+        parameter.addcmul_(self.rate * (whole / (1 - 0.9**self.steps)), torch.div(self.first, root, out=root))
