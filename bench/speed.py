@@ -111,7 +111,9 @@ def main() -> int:
     report["files_per_second_a_core"] = {name: round(rate) for name, rate in pipeline.decode_rates().items()}
     loader = pipeline.loader_rate()
     report["data_loader_images_per_second"] = None if loader is None else round(loader)
-    report["together"] = {batch: round(factor, 2) for batch, factor in together.speed_ups(arguments.rounds).items()}
+    for name, threads in (("together", torch.get_num_threads()), ("together_on_one_thread", 1)):
+        factors = together.speed_ups(arguments.rounds, threads)
+        report[name] = {batch: round(factor, 2) for batch, factor in factors.items()}
     print(tail(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
@@ -163,7 +165,11 @@ def tail(report: dict[str, Any]) -> str:
     lines.append(f"JPEG files of 500 × 375 to 224², images/s a core: {files}")
     for batch, factor in report["together"].items():
         goal = together.GOALS[batch]
-        lines.append(f"ten small networks together, batch {batch}: {factor:.1f} times a loop over them (goal {goal})")
+        alone = report["together_on_one_thread"][batch]
+        lines.append(
+            f"small networks together, batch {batch}: {factor:.1f} times a loop over them (goal {goal}), "
+            f"on one thread {alone:.1f} times"
+        )
     return "\n".join(lines)
 
 

@@ -1,9 +1,13 @@
-"""Small networks trained together against a plain PyTorch loop over them: 32-128-128-32, tanh, SGD with momentum."""
+"""Small networks trained together against a plain PyTorch loop over them: 32-128-128-32, tanh, SGD with momentum.
+
+As in a run, chunks of ten train side by side, one on each thread; the loop has all threads for each of its steps.
+"""
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +16,9 @@ from benchmarks.timing import Case, take_turns
 from hebbbench import registry
 from hebbbench.cell import cells
 from hebbbench.recipe import Recipe
+from hebbbench.training.beside import side_by_side
 from hebbbench.training.ensemble import Ensemble
+from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import Learner
 from hebbbench.training.together import CHUNK
 
@@ -20,18 +26,21 @@ BATCHES = (256, 32, 8)
 GOALS = {256: 1.8, 32: 4.5, 8: 10.0}
 """Speed-up of a network's step over the loop, on two cores."""
 
-STEPS = 20
+STEPS = 50
 SIZE = 32
 
 
-def speed_ups(rounds: int) -> dict[int, float]:
+def speed_ups(rounds: int, threads: int) -> dict[int, float]:
     """Batch size → seconds of a network's step in the loop over that in an ensemble; the median over rounds."""
-    found = {}
+    found, before = {}, torch.get_num_threads()
+    torch.set_num_threads(threads)
     for batch in BATCHES:
         x, y = torch.randn(CHUNK, batch, SIZE), torch.randn(CHUNK, batch, SIZE)
-        cases: dict[str, Case] = {"loop": loop(x[0].clone(), y[0].clone()), "together": together(x, y)}
+        cases: dict[str, Case] = {"loop": loop(x[0].clone(), y[0].clone()), "together": together(x, y, threads)}
         times = take_turns(cases, rounds, lambda: None)
-        found[batch] = CHUNK * statistics.median(a / b for a, b in zip(times["loop"], times["together"], strict=True))
+        ratios = (a / b for a, b in zip(times["loop"], times["together"], strict=True))
+        found[batch] = threads * CHUNK * statistics.median(ratios)
+    torch.set_num_threads(before)
     return found
 
 
@@ -50,16 +59,27 @@ def loop(x: Tensor, y: Tensor) -> Callable[[], None]:
     return run
 
 
-def together(x: Tensor, y: Tensor) -> Callable[[], None]:
-    """As many steps of an ensemble."""
+def together(x: Tensor, y: Tensor, lanes: int) -> Callable[[], None]:
+    """As many steps of as many ensembles side by side."""
     recipe = Recipe.model_validate({"provenance": "default", "optimizer": {"lr": 0.01, "momentum": 0.9}})
     protocol = registry.protocol("sre-mlp")
     planned = cells(protocol, ["bp"], list(range(CHUNK)), {"optimizer": "sgd", "decay": 0.0}, recipe)
-    learners = [Learner(cell, (1, 1, SIZE), SIZE, torch.device("cpu")) for cell in planned]
-    ensemble = Ensemble(learners, [cell.recipe.training for cell in planned])
 
-    def run() -> None:
+    def ensemble() -> Ensemble:
+        learners = [Learner(cell, (1, 1, SIZE), SIZE, torch.device("cpu")) for cell in planned]
+        return Ensemble(learners, [cell.recipe.training for cell in planned])
+
+    ensembles = [ensemble() for _ in range(lanes)]
+
+    def train(ensemble: Ensemble, request: StopRequest) -> None:
         for step in range(STEPS):
             ensemble.step(x, y, step, 1.0)
+
+    def pieces() -> Iterator[Callable[[StopRequest], None]]:
+        yield from (partial(train, ensemble) for ensemble in ensembles)
+
+    def run() -> None:
+        for _ in side_by_side(pieces(), lanes, StopRequest()):
+            pass
 
     return run
