@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
-from hebbbench import registry
+from hebbbench import Rule, registry
 from hebbbench.board.alignment import alignment_section
 from hebbbench.cell import Cell, cells
 from hebbbench.data import load, pins, split_identity
@@ -29,6 +30,7 @@ from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import build_model
 from hebbbench.training.run import Settings, run_cell
+from hebbbench.training.stackable import descends
 from hebbbench.training.witness import Witness
 from hebbbench.validation import validate
 
@@ -130,6 +132,7 @@ CASES = {
         activation: ("bp", {"optimizer": {"lr": 0.1}, "architecture": {"activation": activation}}, {})
         for activation in ("relu", "sigmoid", "linear")
     },
+    "sign": ("sign", {"optimizer": {"lr": 0.0001}}, {}),
     "state": ("random_nn", {"optimizer": {"lr": 0.1}}, {}),
     "vmap": ("oja", {"optimizer": {"lr": 0.001}}, {}),
     "constraint": ("hebb", {"optimizer": {"lr": 0.1}}, {}),
@@ -150,6 +153,27 @@ def test_networks_trained_together_are_those_of_the_loop(case, tmp_path):
         for name, metric in single.metrics.items():
             assert stacked.metrics[name].value == pytest.approx(metric.value, abs=2e-5, rel=1e-4), name
         assert np.allclose(stacked.curves.get("train.loss", []), single.curves.get("train.loss", []), rtol=1e-5)
+
+
+def test_networks_of_one_seed_share_its_batches(tmp_path):
+    planned = [cell_of(work(), optimizer={"lr": 0.1, "weight_decay": decay}) for decay in (0.0, 0.1)]
+    for cell, stacked in zip(planned, run_cells(planned, tmp_path, Settings(), Silent()), strict=True):
+        single = run_cell(cell, None, Settings(), Silent())
+        for name, metric in single.metrics.items():
+            assert stacked.metrics[name].value == pytest.approx(metric.value, abs=2e-5, rel=1e-4), name
+
+
+class Clipped(Rule):
+    """Looks like descent wherever no gradient is large."""
+
+    def delta(self, grad: Tensor) -> Tensor:
+        return -grad.clamp(-1e3, 1e3)
+
+
+def test_only_a_rule_that_is_the_negative_gradient_whatever_that_is_need_not_be_asked():
+    known = {name: descends(registry.rule(name).create({}, name)) for name in ("bp", "dfa", "sign", "oja", "random_nn")}
+    assert known == {"bp": True, "dfa": True, "sign": False, "oja": False, "random_nn": False}
+    assert not descends(Clipped.create({}, "clipped"))
 
 
 def test_finished_cells_are_not_trained_again(tmp_path, monkeypatch):

@@ -4,20 +4,17 @@ A multi-layer perceptron of a hundred units leaves a processor waiting for instr
 that differ only in seed, rates, decay, penalty or noise are stacked along a first dimension E and take every step
 together, with the backward pass written out. The result is that of the loop over networks, up to rounding.
 
-Only what this file knows can be stacked (`stackable`): linear layers with an elementwise activation, the exact and the
-direct feedback path, all layers learning jointly.
+What can be stacked is said in `stackable.py`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import vmap
 
 from hebbbench.metrics.alignment import cosines, hebbian
@@ -28,42 +25,10 @@ from hebbbench.rng import generator
 from hebbbench.sections import Training
 from hebbbench.training.alignment import short
 from hebbbench.training.learner import Learner
+from hebbbench.training.stackable import ACTIVATIONS, descends, elementwise, layers_of
 from hebbbench.training.stacked import Room, StackedOptimizer
 
-ACTIVATIONS: dict[type[nn.Module], tuple[Callable[..., Tensor], Callable[..., Tensor]] | None] = {
-    nn.Tanh: (torch.tanh, torch.ops.aten.tanh_backward.grad_input),
-    nn.ReLU: (partial(torch.clamp_min, min=0), partial(torch.ops.aten.threshold_backward.grad_input, threshold=0)),
-    nn.Sigmoid: (torch.sigmoid, torch.ops.aten.sigmoid_backward.grad_input),
-    nn.Identity: None,
-}
-"""Activation → the function, (u, out=y), and what it makes of an error at its value, (error, y, grad_input=error)."""
-
 Stack = list[Tensor]
-
-
-def layers_of(model: Any) -> list[tuple[nn.Linear, nn.Module]] | None:
-    """The model's linear layers, each with the activation behind it; None if there is anything else in it."""
-    found: list[tuple[nn.Linear, nn.Module]] = []
-    for module in [*model.body.children(), *model.head.children()]:
-        if isinstance(module, nn.Linear):
-            found.append((module, nn.Identity()))
-        elif type(module) in ACTIVATIONS and found:
-            found[-1] = (found[-1][0], module)
-        elif not (isinstance(module, nn.Dropout) and module.p == 0):
-            return None
-    return found
-
-
-def stackable(learner: Learner, training: Training) -> bool:
-    """Whether this learner could be one of an ensemble."""
-    return (
-        layers_of(learner.model) is not None
-        and learner.feedback in (("exact", "direct") if learner.penalty is None else ("exact",))
-        and learner.trains_readout == learner.end_to_end
-        and not learner.draws
-        and training.schedule == "joint"
-        and not isinstance(training.optimizer.lr, list)
-    )
 
 
 class Ensemble:
@@ -111,8 +76,8 @@ class Ensemble:
         self.updates: Stack = []
         self.traffic: list[tuple[Tensor, Tensor, Tensor]] = []
         self.rooms: dict[int, Room] = {}
-        self.elementwise = [_elementwise(self.rules[i], self.weights[k]) for k, i in self.plastic.items()]
-        self.descends = [_descends(rule) for rule in self.rules]
+        self.elementwise = [elementwise(self.rules[i], self.weights[k]) for k, i in self.plastic.items()]
+        self.descends = [descends(rule) for rule in self.rules]
 
     def _feedback(self, k: int) -> Tensor:
         outputs, inputs = self.weights[-1].shape[1], self.weights[k].shape[2]
@@ -279,30 +244,3 @@ class Ensemble:
             for layer, state in zip(learner.plasticity.layers, self.states, strict=True):
                 for key, value in state.items():
                     layer.state[key].copy_(value[e])
-
-
-def _elementwise(rule: Rule, weight: Tensor) -> bool:
-    """Whether a rule sees its gradient alone and treats a stack as it treats each gradient in it."""
-    if rule.signals != ("grad",):
-        return False
-    probe = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
-    return torch.equal(rule.delta(probe), torch.stack([rule.delta(part) for part in probe]))
-
-
-class _Symbol:
-    """Stands for a gradient in a rule's equation: nothing can be done with it but to take its negative."""
-
-    def __init__(self, negative: _Symbol | None = None) -> None:
-        self.negative = negative or _Symbol(self)
-
-    def __neg__(self) -> _Symbol:
-        return self.negative
-
-
-def _descends(rule: Rule) -> bool:
-    """Whether a rule's update is −∂L/∂w, whatever ∂L/∂w is: then nothing is left to compute."""
-    gradient: Any = _Symbol()
-    try:
-        return rule.signals == ("grad",) and rule.delta(gradient) is gradient.negative
-    except Exception:  # whatever an equation does that needs numbers
-        return False

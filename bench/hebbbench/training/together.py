@@ -19,16 +19,23 @@ from hebbbench.record import schema
 from hebbbench.rng import generator
 from hebbbench.training.alignment import AlignmentMeter
 from hebbbench.training.course import Course
-from hebbbench.training.ensemble import Ensemble, stackable
+from hebbbench.training.ensemble import Ensemble
 from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import EXPLODED, Learner
 from hebbbench.training.loop import CHECK_EVERY, Diverged, batches_per_epoch
 from hebbbench.training.measured import describe_model
 from hebbbench.training.optimise import annealing
+from hebbbench.training.stackable import stackable
 from hebbbench.validation import canonical_json
 
 CHUNK = 10
 """Networks trained at once: enough to keep a core busy, few enough that their activity stays in its cache."""
+
+BLOCK = 8
+"""Batches gathered at once."""
+
+TELL_EVERY = 10
+"""Steps between two words on how far training is."""
 
 OWN = ("lr", "weight_decay", "l1", "clip")
 """Numbers of an optimizer that each network of an ensemble may have its own of."""
@@ -142,16 +149,14 @@ def _train(
     total = training.epochs * per_epoch
     feed = Feed(batches, ensemble.seeds)
     diverged: dict[int, Diverged] = {}
-    step = 0
+    step = told = 0
     for epoch in range(training.epochs):
         orders = {
             seed: indices[torch.randperm(len(indices), generator=generator(seed, "order", epoch))]
             for seed in set(ensemble.seeds)
         }
         losses = torch.zeros(ensemble.size, dtype=torch.float64)
-        for batch in range(per_epoch):
-            rows = slice(batch * training.batch_size, (batch + 1) * training.batch_size)
-            x, targets = feed.batch({seed: order[rows] for seed, order in orders.items()})
+        for x, targets in feed.epoch(orders, training.batch_size, per_epoch):
             loss = ensemble.step(x, targets, step, annealing(training.annealing, step / total))
             if loss is not None:
                 losses += loss
@@ -160,7 +165,9 @@ def _train(
                 for e, meter in enumerate(meters):
                     meter.add({name: values[e] for name, values in found.items()})
             step += 1
-            reporter.advance(ensemble.size)
+            if step % TELL_EVERY == 0 or step == total:
+                reporter.advance(ensemble.size * (step - told))
+                told = step
             if step % CHECK_EVERY == 0 or step == total:
                 _look(ensemble, step, diverged)
             if request.asked():
@@ -194,11 +201,22 @@ class Feed:
         self.distinct = list(dict.fromkeys(seeds))
         self.place = torch.tensor([self.distinct.index(seed) for seed in seeds])
 
-    def batch(self, indices: dict[int, Tensor]) -> tuple[Tensor, Tensor]:
-        """x (E, B, features) and targets (E, B, …) from each seed's indices (B,)."""
-        pairs = [self.batches.plain(indices[seed]) for seed in self.distinct]  # type: ignore[attr-defined]
-        if len(pairs) == 1:
-            x, targets = pairs[0]
-            return x.expand(len(self.place), *x.shape), targets.expand(len(self.place), *targets.shape)
-        x, targets = (torch.stack(parts).index_select(0, self.place) for parts in zip(*pairs, strict=True))
-        return x, targets
+    def epoch(self, orders: dict[int, Tensor], size: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """The first `count` batches of an epoch: x (E, B, features) and targets (E, B, …).
+
+        Args:
+            orders: the indices of each seed's samples, (n,); size: of a batch.
+        """
+        for block in range(0, count, BLOCK):
+            part = slice(block * size, min(block + BLOCK, count) * size)
+            pairs = [self.batches.plain(orders[seed][part]) for seed in self.distinct]  # type: ignore[attr-defined]
+            xs, targets = (torch.stack(parts) for parts in zip(*pairs, strict=True))
+            for both in zip(xs.split(size, 1), targets.split(size, 1), strict=True):
+                x, y = (self._of_each(rows) for rows in both)
+                yield x, y
+
+    def _of_each(self, rows: Tensor) -> Tensor:
+        """Each network's rows, from those of each seed."""
+        if len(self.distinct) == 1:
+            return rows.expand(len(self.place), *rows.shape[1:])
+        return rows.index_select(0, self.place)
