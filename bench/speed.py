@@ -33,7 +33,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import torch
 
 from benchmarks import input as pipeline
-from benchmarks import memory, read_out, steps, together
+from benchmarks import memory, read_out, replayed, steps, together
 from benchmarks.timing import idle_share, matrix_rate, ratio, take_turns
 from hebbbench.training.device import prepare_torch
 
@@ -114,6 +114,7 @@ def main() -> int:
     for name, threads in (("together", torch.get_num_threads()), ("together_on_one_thread", 1)):
         factors = together.speed_ups(arguments.rounds, threads)
         report[name] = {batch: round(factor, 2) for batch, factor in factors.items()}
+    report["replayed"] = replayed.speed_ups(arguments.rounds, device, wait) if device.type == "cuda" else {}
     print(tail(report))
     if arguments.json:
         arguments.json.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
@@ -170,6 +171,12 @@ def tail(report: dict[str, Any]) -> str:
             f"small networks together, batch {batch}: {factor:.1f} times a loop over them (goal {goal}), "
             f"on one thread {alone:.1f} times"
         )
+    for name, found in report["replayed"].items():
+        goal = replayed.SMALL[name].goal
+        wanted = f" (goal {goal})" if goal else ""
+        lines.append(f"{name}: " + (found if isinstance(found, str) else f"replayed {found:.1f} times as fast{wanted}"))
+    if not report["replayed"]:
+        lines.append("replayed steps are skipped: they are recorded on a GPU alone")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ what is computed on the pretended device can be compared with what the CPU compu
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest import mock
@@ -180,13 +180,52 @@ def _autocast(device_type: str, *args: Any, **kwargs: Any) -> Any:
 _cpu_autocast = torch.autocast
 
 
+class Tape:
+    """In place of a CUDA graph: every operation of a call, done again to the same memory by its replay.
+
+    As in a graph nothing of Python's runs again, and what was read from a tensor then is read for good. The device is
+    one on which tensors that the call made may be written anew at any time.
+    """
+
+    def __init__(self, device: torch.device | None = None) -> None:
+        self.made = 0
+
+    def record(self, call: Callable[[], None]) -> Callable[[], None]:
+        self.made += 1
+        call()
+        with _Recording() as recording:
+            call()
+        return recording.replay
+
+
+class _Recording(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.done: list[tuple[Any, Any, Any, list[Tensor]]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.done.append((func, args, kwargs or {}, _tensors(result)))
+        return result
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, results in self.done:
+            for old, new in zip(results, _tensors(func(*args, **kwargs)), strict=True):
+                if old.data_ptr() != new.data_ptr():
+                    old.copy_(new)
+
+
 @contextmanager
-def pretended_cuda() -> Iterator[torch.device]:
-    """Within this context "cuda" is a device that torch can use; the device."""
+def pretended_cuda(replays: bool = False) -> Iterator[torch.device]:
+    """Within this context "cuda" is a device that torch can use; the device. `replays`: whether cells replay steps."""
     with ExitStack() as stack:
+        if not replays:
+            stack.enter_context(mock.patch("hebbbench.training.loop.can_replay", return_value=False))
         for name, value in {
             "torch.Generator": _Made,
             "torch.autocast": _autocast,
+            "hebbbench.training.loop.CudaRecorder": Tape,
             "torch.cuda.synchronize": lambda device=None: None,
             "torch.cuda.max_memory_allocated": lambda device=None: 0,
             "torch.cuda.reset_peak_memory_stats": lambda device=None: None,

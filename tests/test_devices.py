@@ -132,16 +132,16 @@ def test_larger_networks_stay_there(name):
 
 
 CELLS = {
-    "with diagnostics and augmentation": ("bp", {"diagnostics": True, "data.augment": "crop-flip"}),
-    "procedure": ("pc", {"training.epochs": 1}),
-    "local, with dropout before the read-out": ("softhebb", {"probe.dropout": 0.5}),
+    "with diagnostics and augmentation": ("bp", "digits-deephebb", {"diagnostics": True, "data.augment": "crop-flip"}),
+    "procedure": ("pc", "digits-mlp", {"training.epochs": 1}),
+    "local, with dropout before the read-out": ("softhebb", "digits-deephebb", {"probe.dropout": 0.5}),
 }
 
 
 @pytest.mark.parametrize("name", CELLS)
 def test_a_whole_cell_measures_there_what_it_measures_here(lab, name):
-    rule, changes = CELLS[name]
-    cell = lab.cell(rule, lab.protocol("digits-deephebb", changes), optimizer={"lr": 0.001})
+    rule, protocol, changes = CELLS[name]
+    cell = lab.cell(rule, lab.protocol(protocol, changes), optimizer={"lr": 0.001})
     here = lab.run(cell)
     settings = Settings(device="cuda", cache=lab.cache, checkpoint_seconds=0.0)
     with pretended_cuda():

@@ -18,7 +18,11 @@ PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
 
 
 def describe(
-    device: str, determinism_probe: bool | None, processes: int = 1, routes: dict[str, str] | None = None
+    device: str,
+    determinism_probe: bool | None,
+    processes: int = 1,
+    routes: dict[str, str] | None = None,
+    replayed: int = 0,
 ) -> Environment:
     """The environment of a run on `device` ('cpu', 'cuda', 'cuda:0').
 
@@ -26,6 +30,7 @@ def describe(
         determinism_probe: whether the first steps, run twice, gave the same bits; None if that was not tried.
         processes: over how many the cell was divided.
         routes: outer products that went an unusual way, see `hebbbench.plasticity.routes`.
+        replayed: steps that were, see `hebbbench.training.replay`.
     """
     import torch
 
@@ -59,6 +64,7 @@ def describe(
         determinism_probe=determinism_probe,
         processes=processes,
         routes=routes or {},
+        replayed=replayed,
         unavailable=unavailable,
     )
 

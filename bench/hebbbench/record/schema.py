@@ -145,6 +145,9 @@ class Environment(Strict):
         default={},
         description="outer products that went another way than the library's weight gradient; left out if none",
     )
+    replayed: NonNegativeInt = Field(
+        default=0, description="steps that were replayed whole, as a CUDA graph; left out if none"
+    )
     unavailable: dict[str, str]
 
     @model_serializer(mode="wrap")
@@ -155,6 +158,8 @@ class Environment(Strict):
             plain.pop("processes", None)
         if not self.routes:
             plain.pop("routes", None)
+        if not self.replayed:
+            plain.pop("replayed", None)
         return plain
 
 

@@ -102,7 +102,8 @@ class Learner:
         if world.size > 1:
             divide(self.model, world)
         segments = self.model.segments() if hasattr(self.model, "segments") else []
-        if len(segments) > DEEP if recompute is None else recompute:
+        self.recomputes = len(segments) > DEEP if recompute is None else recompute
+        if self.recomputes:
             run_again_backward(segments)
         initialise(self.plasticity.weights(), recipe.training.init, cell.seed)
         self.model.to(device)
@@ -179,10 +180,7 @@ class Learner:
         Returns:
             The mean loss, a scalar tensor on the device, or None for a rule without a task loss.
         """
-        if self.noise:
-            optimise.shake(self.model.parameters(), self.noise, generator(self.seed, "noise", number))
-        if self.draws:
-            seed_torch(derive(self.seed, "dropout", number))
+        self.prepare(number)
         if self.watch is not None:
             self.watch.begin(number)
         loss = self.find_update(x, labels, only)
@@ -191,12 +189,15 @@ class Learner:
         if self.watch is not None:
             self.watch.end(x, labels)
         optimise.anneal(self.optimizers, self.annealing, done)
-        for optimizer, spec in zip(self.optimizers, self.specs, strict=False):
-            optimise.penalise(optimizer, spec.l1)
-        for optimizer in self.optimizers:
-            optimizer.step()
-        self.plasticity.constrain(only)
+        self.move(only)
         return loss
+
+    def prepare(self, number: int) -> None:
+        """What comes before the pass of step `number`: the noise of its parameters, the seed of its dropout."""
+        if self.noise:
+            optimise.shake(self.model.parameters(), self.noise, generator(self.seed, "noise", number))
+        if self.draws:
+            seed_torch(derive(self.seed, "dropout", number))
 
     def find_update(self, x: Tensor, labels: Tensor, only: int | None = None) -> Tensor | None:
         """One pass that leaves every learning parameter's negative update in its `grad`, decay not included.
@@ -217,6 +218,20 @@ class Learner:
         if self.specs[0].clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.specs[0].clip)
         return loss
+
+    def move(self, only: int | None = None, factor: Tensor | None = None) -> None:
+        """Step along the updates in `grad` at the optimizers' rates, and lay the rules' constraints on what comes.
+
+        Args:
+            only: as in `step`.
+            factor: a scalar on the device, of the step that optimizers take; 1 if None.
+        """
+        for optimizer, spec in zip(self.optimizers, self.specs, strict=False):
+            optimise.penalise(optimizer, spec.l1)
+        for optimizer in self.optimizers:
+            with optimise.shortened(optimizer, factor):
+                optimizer.step()
+        self.plasticity.constrain(only)
 
     def _end_to_end_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor:
         needs_gradient = self.plasticity.moment == "backward"

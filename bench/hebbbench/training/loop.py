@@ -20,6 +20,7 @@ from hebbbench.sections import Training
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import Learner
+from hebbbench.training.replay import CudaRecorder, Replay, can_replay
 
 CHECK_EVERY = 50
 """Steps between two looks at the weights; each look waits for the device once."""
@@ -51,6 +52,7 @@ class State:
     probe_seconds: float = 0.0
     loss: float = 0.0
     resumed: int = 0
+    replayed: int = 0
     curves: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -101,6 +103,7 @@ class Loop:
         self.per_epoch = batches_per_epoch(len(indices), training.batch_size)
         self.stages = stages(training, learner)
         self.total = self.stages * training.epochs * self.per_epoch
+        self.replay = Replay(learner, CudaRecorder(learner.device), reporter.say) if can_replay(learner) else None
 
     def run(self) -> None:
         """Train to the end.
@@ -129,15 +132,18 @@ class Loop:
         stage_steps = self.training.epochs * self.per_epoch
         loss_sum = torch.tensor(state.loss, dtype=torch.float64, device=self.learner.device)
         began = time.perf_counter()
-        first, step = state.batch, state.step
+        first, begin = state.batch, state.step
+        step = self.learner.step if self.replay is None else self.replay.step
         parts = order.split(size)[first : self.per_epoch]
-        sources = (generator(self.learner.seed, "augmentation", step + i) for i in range(len(parts)))
+        sources = (generator(self.learner.seed, "augmentation", begin + i) for i in range(len(parts)))
         taken = zip(parts, ahead(self.batches, parts, sources, self.learner.world), strict=True)
         for batch, (part, (x, labels)) in enumerate(taken, start=first):
             done = (state.epoch * self.per_epoch + batch) / stage_steps
-            batch_loss = self.learner.step(x, labels, state.step, done, only)
+            batch_loss = step(x, labels, state.step, done, only)
             if batch_loss is not None:
                 loss_sum += batch_loss
+            if self.replay is not None:
+                state.replayed += self.replay.replayed
             state.batch, state.step, state.samples = batch + 1, state.step + 1, state.samples + len(part)
             self.reporter.advance()
             if state.step % CHECK_EVERY == 0:

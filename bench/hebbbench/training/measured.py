@@ -109,7 +109,7 @@ class Measured:
                 resumed=state.resumed,
             ),
             work=self._counted(cell, device),
-            environment=describe(str(device), self.determinism, self.processes, dict(ROUTES.unusual)),
+            environment=describe(str(device), self.determinism, self.processes, dict(ROUTES.unusual), state.replayed),
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hebbbench.errors import ProtocolError
 from hebbbench.sections import Optimizer
@@ -54,6 +55,26 @@ def penalise(optimizer: torch.optim.Optimizer, l1: float) -> None:
         for parameter in (parameter for group in optimizer.param_groups for parameter in group["params"]):
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach().sign(), alpha=l1)
+
+
+@contextmanager
+def shortened(optimizer: torch.optim.Optimizer, factor: Tensor | None) -> Iterator[None]:
+    """Within this context an optimizer steps; behind it, its parameters have come `factor` of the way.
+
+    Every optimizer's step is proportional to its rate, so this is the step at `factor` times the rate.
+
+    Args:
+        factor: a scalar where the parameters are; None changes nothing.
+    """
+    if factor is None:
+        yield
+        return
+    moving = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    start = [parameter.detach().clone() for parameter in moving]
+    yield
+    with torch.no_grad():
+        for parameter, before in zip(moving, start, strict=True):
+            parameter.copy_(before.lerp(parameter, factor))
 
 
 def anneal(optimizers: list[torch.optim.Optimizer], law: str, done: float) -> None:
