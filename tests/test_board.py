@@ -31,7 +31,7 @@ from hebbbench import board, registry
 from hebbbench.board.rows import Row, Table, tables
 from hebbbench.errors import UnknownNameError
 from hebbbench.plan import Sources
-from hebbbench.record.card import BADGES, LOCALITY
+from hebbbench.record.card import BADGES, CARD_VERSION, LOCALITY
 from hebbbench.record.schema import Metric, Result
 
 ROW = re.compile(r"^\| *(?P<tier>\S+) *\| \[(?P<rule>[\w-]+)\]\((?P<folder>[^)]+)\) *\| (?P<cells>.*) \|$")
@@ -210,13 +210,14 @@ def test_a_card_of_other_code_does_not_count(full: Sources) -> None:
 
 
 def test_where_cards_differ_the_newest_probes_count_then_the_most_results(full: Sources) -> None:
-    cards = [{"version": 2, "locality": "unit"}, {"version": 2, "locality": "unit"}, {"version": 2}, {}, {}]
+    newer = {"version": CARD_VERSION + 1}
+    cards = [newer | {"locality": "unit"}, newer | {"locality": "unit"}, newer, {}, {}]
     results = [carded(make_result(DIGITS, "oja", seed, 0.8), **changes) for seed, changes in enumerate(cards)]
     for order in (results, results[::-1]):
         store_all(order, full.root)
         card = row_of(make_sources(full.root), "oja").card
         assert card is not None
-        assert (card.version, card.locality) == (2, "unit")
+        assert (card.version, card.locality) == (CARD_VERSION + 1, "unit")
 
 
 def test_every_badge_is_explained_once(full: Sources) -> None:

@@ -252,16 +252,16 @@ def _online(rig: Rig, learns: bool) -> bool:
 def _activations_held(rule: str) -> float:
     """Activities of a layer held for each layer of depth when the last layer has run.
 
-    Counted are the bytes of all tensors alive then and not before the step, those that autograd saved among them, and
-    gradients left out: an update is as large as its weight in any rule.
+    Counted are the bytes of all tensors alive then and not before the step, those that autograd saved among them, as
+    far as they grow with the batch: what is as large as a weight, such as an update, is no activity.
     """
-    few, many = (_held_at_depth(rule, depth) for depth in DEPTHS)
-    return max(0.0, (many - few) / (DEPTHS[1] - DEPTHS[0]) / (BATCH * WIDTH * 8))
+    grown = [_held_at_depth(rule, depth, 2 * BATCH) - _held_at_depth(rule, depth, BATCH) for depth in DEPTHS]
+    return max(0.0, (grown[1] - grown[0]) / (DEPTHS[1] - DEPTHS[0]) / (BATCH * WIDTH * 8))
 
 
-def _held_at_depth(rule: str, depth: int) -> int:
+def _held_at_depth(rule: str, depth: int, samples: int) -> int:
     rig = Rig(rule, widths=[WIDTH] * depth, inputs=WIDTH)
-    scene = rig.scene(passes=1, samples=BATCH)
+    scene = rig.scene(passes=1, samples=samples)
     learner = rig.learner
     standing = [*learner.model.parameters(), *learner.model.buffers(), scene.x[0], scene.labels[0]]
     standing += [value for layer in rig.layers for value in layer.state.values()]

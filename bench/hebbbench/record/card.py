@@ -19,7 +19,7 @@ LOCALITY: dict[Locality, str] = {
 }
 """What the update of one weight was seen to depend on."""
 
-CARD_VERSION = 1
+CARD_VERSION = 2
 """Raised by hand whenever a change to the probes changes a card; kept cards are then measured anew."""
 
 
@@ -38,7 +38,8 @@ class Card(Strict):
         for earlier ones, its output) being held; null for earlier ones where a layer sees several inputs an update.
     couples_samples: what a sample adds to the update depends on the other samples of the batch.
     online_capable: with one sample at a time the update is finite, and zero only if it is so for a batch.
-    activations_held: activities of a layer kept in memory for each layer of depth, at the end of the forward pass.
+    activations_held: activities of a layer kept in memory for each layer of depth, at the end of the forward pass; what
+        does not grow with the batch is no activity.
     memory_grows_with_depth: whether that is more than rounding.
     """
 
