@@ -125,11 +125,11 @@ class Replay:
             if found.reads or found.draws:
                 raise Unproved(f"it needs the host ({', '.join((found.reads | found.draws).keys())})")
             self._put_back(held)
-            before = {name: tensor.data_ptr() for name, tensor in self._tensors().items()}
+            before = self._tensors()  # held, so that nothing new can lie where they do
             self.run = self.recorder.record(lambda: self._recorded(only))
-            replaced = [name for name, tensor in self._tensors().items() if before.get(name) != tensor.data_ptr()]
-            if replaced:
-                raise Unproved(f"it makes {replaced[0]} anew")
+            for name, tensor in self._tensors().items():
+                if name not in before or before[name].data_ptr() != tensor.data_ptr():
+                    raise Unproved(f"it makes {name} anew")
             self._prove(self.run, held, number, done, only)
         except (Unproved, RuntimeError) as error:  # torch raises the latter, also out of memory
             why = str(error).splitlines()[0] if str(error) else type(error).__name__
