@@ -171,7 +171,7 @@ def _train(
             if step % CHECK_EVERY == 0 or step == total:
                 _look(ensemble, step, diverged)
             if request.asked():
-                raise request.stopped(f"after step {step} of {total} of {ensemble.size} networks, which begin anew")
+                raise request.stopped(f"after step {step} of {total} of the networks at work, which begin anew")
         for e, course in enumerate(courses):
             state = course.measured.state
             state.step, state.epoch = step, epoch + 1
