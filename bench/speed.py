@@ -112,7 +112,7 @@ def main() -> int:
     loader = pipeline.loader_rate()
     report["data_loader_images_per_second"] = None if loader is None else round(loader)
     for name, threads in (("together", torch.get_num_threads()), ("together_on_one_thread", 1)):
-        factors = together.speed_ups(arguments.rounds, threads)
+        factors = together.speed_ups(arguments.rounds, threads, device, wait)
         report[name] = {batch: round(factor, 2) for batch, factor in factors.items()}
     report["replayed"] = replayed.speed_ups(arguments.rounds, device, wait) if device.type == "cuda" else {}
     print(tail(report))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -15,6 +16,8 @@ from hebbbench.plasticity.terms import hebb
 from hebbbench.progress import Silent
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
+from hebbbench.training import grid
+from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
 from hebbbench.training.run import Settings, run_cell
 from pretended import CUDA, WrongDevice, all_there, place, pretended_cuda
@@ -162,6 +165,35 @@ def test_alignment_is_measured_there(tmp_path, sgd):
         there = run_cell(cell, None, Settings(device="cuda", cache=tmp_path), Silent())
     assert here.status == there.status == "ok", there.reason
     assert there.measurement() == here.measurement()
+
+
+TOGETHER = {
+    "momentum, noise and decay": ("bp", {"noise": 0.01}, {"optimizer": {"lr": 0.01, "momentum": 0.9, "l1": 1e-4}}),
+    "adam, clipped": ("bp", {}, {"optimizer": {"name": "adam", "lr": 1e-3, "weight_decay": 1e-3, "clip": 0.1}}),
+    "the direct path": ("dfa", {}, {"optimizer": {"lr": 0.01}}),
+    "sparsity": ("bp", {"sparsity": 0.1}, {"optimizer": {"lr": 0.01}}),
+    "a rule that is local": ("oja", {}, {"optimizer": {"lr": 0.01}}),
+}
+
+
+@pytest.mark.parametrize("name", TOGETHER)
+def test_networks_trained_together_stay_there(tmp_path, name):
+    rule, training, recipe = TOGETHER[name]
+    plain = registry.protocol("sre-mlp").model_dump(mode="json", exclude={"axes", "published"})
+    plain["training"] |= {"epochs": 1, "batch_size": 4000, **training}
+    protocol = Protocol.model_validate({**plain, "alignment": {"window": 2}})
+    planned = cells(protocol, [rule], [0, 1], {}, Recipe.model_validate({"provenance": "default", **recipe}))
+    here = list(run_cells(planned, tmp_path / "here", Settings(device="cpu", cache=tmp_path), Silent()))
+    with (
+        pretended_cuda(),
+        mock.patch.object(grid, "run_cell", side_effect=AssertionError("trained alone")),
+        # In this thread, because the pretended device is this thread's.
+        mock.patch.object(grid, "side_by_side", lambda pieces, lanes, stop: (piece(stop) for piece in pieces)),
+    ):
+        there = list(run_cells(planned, tmp_path / "there", Settings(device="cuda", cache=tmp_path), Silent()))
+    assert [(result.status, result.environment.device) for result in there] == [("ok", "cuda")] * 2
+    for one, two in zip(here, there, strict=True):
+        assert (two.weights, two.measurement()) == (one.weights, one.measurement())
 
 
 def test_a_rule_that_forgets_the_device_is_seen():

@@ -1,6 +1,7 @@
 """Small networks trained together against a plain PyTorch loop over them: 32-128-128-32, tanh, SGD with momentum.
 
-As in a run, chunks of ten train side by side, one on each thread; the loop has all threads for each of its steps.
+As in a run, chunks of ten train side by side, one on each thread; the loop has all threads for each of its steps. On a
+GPU it is one chunk of ten.
 """
 
 from __future__ import annotations
@@ -30,16 +31,17 @@ STEPS = 50
 SIZE = 32
 
 
-def speed_ups(rounds: int, threads: int) -> dict[int, float]:
+def speed_ups(rounds: int, threads: int, device: torch.device, wait: Callable[[], None]) -> dict[int, float]:
     """Batch size → seconds of a network's step in the loop over that in an ensemble; the median over rounds."""
     found, before = {}, torch.get_num_threads()
     torch.set_num_threads(threads)
+    lanes = threads if device.type == "cpu" else 1
     for batch in BATCHES:
-        x, y = torch.randn(CHUNK, batch, SIZE), torch.randn(CHUNK, batch, SIZE)
-        cases: dict[str, Case] = {"loop": loop(x[0].clone(), y[0].clone()), "together": together(x, y, threads)}
-        times = take_turns(cases, rounds, lambda: None)
+        x, y = (torch.randn(CHUNK, batch, SIZE, device=device) for _ in range(2))
+        cases: dict[str, Case] = {"loop": loop(x[0].clone(), y[0].clone()), "together": together(x, y, lanes)}
+        times = take_turns(cases, rounds, wait)
         ratios = (a / b for a, b in zip(times["loop"], times["together"], strict=True))
-        found[batch] = threads * CHUNK * statistics.median(ratios)
+        found[batch] = lanes * CHUNK * statistics.median(ratios)
     torch.set_num_threads(before)
     return found
 
@@ -47,7 +49,7 @@ def speed_ups(rounds: int, threads: int) -> dict[int, float]:
 def loop(x: Tensor, y: Tensor) -> Callable[[], None]:
     """Some steps of one network, as one would write them."""
     layers = [nn.Linear(SIZE, 128, bias=False), nn.Tanh(), nn.Linear(128, 128, bias=False), nn.Tanh()]
-    model = nn.Sequential(*layers, nn.Linear(128, SIZE, bias=False))
+    model = nn.Sequential(*layers, nn.Linear(128, SIZE, bias=False)).to(x.device)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
 
     def run() -> None:
@@ -66,7 +68,7 @@ def together(x: Tensor, y: Tensor, lanes: int) -> Callable[[], None]:
     planned = cells(protocol, ["bp"], list(range(CHUNK)), {"optimizer": "sgd", "decay": 0.0}, recipe)
 
     def ensemble() -> Ensemble:
-        learners = [Learner(cell, (1, 1, SIZE), SIZE, torch.device("cpu")) for cell in planned]
+        learners = [Learner(cell, (1, 1, SIZE), SIZE, x.device) for cell in planned]
         return Ensemble(learners, [cell.recipe.training for cell in planned])
 
     ensembles = [ensemble() for _ in range(lanes)]

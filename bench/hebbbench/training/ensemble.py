@@ -52,6 +52,7 @@ class Ensemble:
             None if module.bias is None else torch.stack([s[k][0].bias.detach()[None] for s in stacks])
             for k, (module, _) in enumerate(stacks[0])
         ]
+        self.device = self.weights[0].device
         plastic = [layer.module for layer in first.plasticity.layers]
         self.plastic = {k: plastic.index(module) for k, (module, _) in enumerate(stacks[0]) if module in plastic}
         self.names = [layer.name for layer in first.plasticity.layers]
@@ -64,12 +65,13 @@ class Ensemble:
         self.reach = len(self.weights) if self.end_to_end else 1 + max(self.plastic)
         self.direct = first.feedback == "direct"
         self.matrices = [self._feedback(k) for k in range(len(self.weights))] if self.direct else []
-        self.noise = torch.tensor([learner.noise for learner in learners]).view(-1, 1, 1)
+        self.noise = torch.tensor([learner.noise for learner in learners], device=self.device).view(-1, 1, 1)
         self.noisy = bool(self.noise.any())
         limits = [training.optimizer.clip for training in trainings]
-        self.clips = torch.tensor([math.inf if limit is None else limit for limit in limits])
+        clips = [math.inf if limit is None else limit for limit in limits]
+        self.clips = torch.tensor(clips, device=self.device)
         self.clipping = any(limit is not None for limit in limits)
-        self.sparsity = torch.tensor([training.sparsity for training in trainings]).view(-1, 1, 1)
+        self.sparsity = torch.tensor([training.sparsity for training in trainings], device=self.device).view(-1, 1, 1)
         self.sparse = bool(self.sparsity.any())
         self.trained = self._trained()
         self.optimizers = self._optimizers()
@@ -81,7 +83,7 @@ class Ensemble:
 
     def _feedback(self, k: int) -> Tensor:
         outputs, inputs = self.weights[-1].shape[1], self.weights[k].shape[2]
-        return torch.stack([direct_matrix(seed, k, outputs, inputs) for seed in self.seeds])
+        return torch.stack([direct_matrix(seed, k, outputs, inputs) for seed in self.seeds]).to(self.device)
 
     def _optimizers(self) -> list[StackedOptimizer]:
         """One for each stack of parameters that is trained, in the order of `trained`."""
@@ -104,7 +106,7 @@ class Ensemble:
         for weight, bias in zip(self.weights, self.biases, strict=True):
             for stack in (weight,) if bias is None else (weight, bias):
                 drawn = {seed: torch.randn(stack.shape[1:], generator=source) for seed, source in sources.items()}
-                stack.add_(torch.stack([drawn[seed] for seed in self.seeds]) * self.noise)
+                stack.add_(torch.stack([drawn[seed] for seed in self.seeds]).to(self.device) * self.noise)
 
     @torch.no_grad()
     def step(self, x: Tensor, targets: Tensor, number: int, annealed: float) -> Tensor | None:

@@ -22,7 +22,7 @@ from hebbbench.training.device import prepare_torch
 from hebbbench.training.interrupt import StopRequest, stop_requests
 from hebbbench.training.loop import batches_per_epoch
 from hebbbench.training.run import Settings, finished, load_data, run_cell
-from hebbbench.training.together import CHUNK, Chunk, can_be_together, chunks, train_together
+from hebbbench.training.together import Chunk, can_be_together, chunk_size, chunks, train_together
 from hebbbench.validation import canonical_json
 
 
@@ -109,7 +109,8 @@ def _run_together(
         steps += training.epochs * batches_per_epoch(spec.counts["train"], training.batch_size)
     for cell in {cell.rule: cell for cell in cells}.values():
         card(cell)  # measured and kept now, while no other thread is at work
-    planned = list(chunks(cells))
+    size = chunk_size(device)
+    planned = list(chunks(cells, size))
     lanes = min(len(planned), torch.get_num_threads()) if device.type == "cpu" else 1
     shared = Locked(reporter)
 
@@ -131,7 +132,7 @@ def _run_together(
                 courses.append(Course(cell, dataset, kept, device, cache / "scratch", shared, read_test=True))
             yield partial(train, Chunk(courses, identities), [card(cell) for cell in part])
 
-    reporter.phase(f"training {len(cells)} networks, up to {lanes * CHUNK} at once", steps)
+    reporter.phase(f"training {len(cells)} networks, up to {lanes * size} at once", steps)
     try:
         with stop_requests(settings.limit) as stop:
             for trained in side_by_side(pieces(), lanes, stop):

@@ -32,9 +32,10 @@ class StackedOptimizer:
 
     def __init__(self, specs: list[Optimizer], parameter: Tensor) -> None:
         self.kind, self.momentum, self.nesterov = specs[0].name, specs[0].momentum, specs[0].nesterov
-        self.lr = torch.tensor([spec.lr for spec in specs]).view(-1, 1, 1)
-        self.decay = torch.tensor([spec.weight_decay for spec in specs]).view(-1, 1, 1)
-        self.l1 = torch.tensor([spec.l1 for spec in specs]).view(-1, 1, 1)
+        at = parameter.device
+        self.lr = torch.tensor([spec.lr for spec in specs], device=at).view(-1, 1, 1)
+        self.decay = torch.tensor([spec.weight_decay for spec in specs], device=at).view(-1, 1, 1)
+        self.l1 = torch.tensor([spec.l1 for spec in specs], device=at).view(-1, 1, 1)
         self.penalised, self.decaying = bool(self.l1.any()), bool(self.decay.any())
         self.annealed = 1.0
         self.rate, self.kept = self.lr, 1 - self.lr * self.decay

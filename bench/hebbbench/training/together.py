@@ -31,6 +31,9 @@ from hebbbench.validation import canonical_json
 CHUNK = 10
 """Networks trained at once: enough to keep a core busy, few enough that their activity stays in its cache."""
 
+CHUNK_ON_A_GPU = 100
+"""The same where launches decide: one serves all networks, and a hundred wide ones fit in the memory."""
+
 BLOCK = 8
 """Batches gathered at once."""
 
@@ -46,7 +49,7 @@ def can_be_together(cell: Cell, device: torch.device) -> bool:
     work = cell.work
     if work.alignment is None or work.alignment.sgd or work.probe is not None:
         return False
-    if work.data.validation or device.type != "cpu":
+    if work.data.validation:
         return False
     if work.data.augment != "none" or not cell.recipe.training.epochs:
         return False
@@ -56,15 +59,20 @@ def can_be_together(cell: Cell, device: torch.device) -> bool:
     return stackable(Learner(cell, spec.shape, spec.classes, device), cell.recipe.training)
 
 
-def chunks(cells: Sequence[Cell]) -> Iterator[list[Cell]]:
+def chunk_size(device: torch.device) -> int:
+    """Networks trained at once on a device."""
+    return CHUNK if device.type == "cpu" else CHUNK_ON_A_GPU
+
+
+def chunks(cells: Sequence[Cell], size: int) -> Iterator[list[Cell]]:
     """The cells in chunks that can be trained together; those of one seed, which share their data, lie together."""
     groups: dict[str, list[Cell]] = {}
     for cell in cells:
         groups.setdefault(_kind(cell), []).append(cell)
     for group in groups.values():
         ordered = sorted(group, key=lambda cell: cell.seed)
-        for start in range(0, len(ordered), CHUNK):
-            yield ordered[start : start + CHUNK]
+        for start in range(0, len(ordered), size):
+            yield ordered[start : start + size]
 
 
 def _kind(cell: Cell) -> str:
@@ -147,15 +155,15 @@ def _train(
     training, indices = first.cell.recipe.training, first.train_indices
     per_epoch = batches_per_epoch(len(indices), training.batch_size)
     total = training.epochs * per_epoch
-    feed = Feed(batches, ensemble.seeds)
+    feed = Feed(batches, ensemble.seeds, ensemble.device)
     diverged: dict[int, Diverged] = {}
     step = told = 0
     for epoch in range(training.epochs):
         orders = {
-            seed: indices[torch.randperm(len(indices), generator=generator(seed, "order", epoch))]
+            seed: indices[torch.randperm(len(indices), generator=generator(seed, "order", epoch)).to(indices.device)]
             for seed in set(ensemble.seeds)
         }
-        losses = torch.zeros(ensemble.size, dtype=torch.float64)
+        losses = torch.zeros(ensemble.size, dtype=torch.float64, device=ensemble.device)
         for x, targets in feed.epoch(orders, training.batch_size, per_epoch):
             loss = ensemble.step(x, targets, step, annealing(training.annealing, step / total))
             if loss is not None:
@@ -196,10 +204,10 @@ def _look(ensemble: Ensemble, step: int, diverged: dict[int, Diverged]) -> None:
 class Feed:
     """Batches for all networks: data are gathered once for each seed among them."""
 
-    def __init__(self, batches: object, seeds: list[int]) -> None:
+    def __init__(self, batches: object, seeds: list[int], device: torch.device) -> None:
         self.batches = batches
         self.distinct = list(dict.fromkeys(seeds))
-        self.place = torch.tensor([self.distinct.index(seed) for seed in seeds])
+        self.place = torch.tensor([self.distinct.index(seed) for seed in seeds], device=device)
 
     def epoch(self, orders: dict[int, Tensor], size: int, count: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The first `count` batches of an epoch: x (E, B, features) and targets (E, B, …).
