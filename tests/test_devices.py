@@ -11,7 +11,8 @@ from torch import Tensor
 
 from hebbbench import Rule, registry
 from hebbbench.cell import cells
-from hebbbench.data.spec import dataset_spec
+from hebbbench.data.decoding import Decoded, ahead
+from hebbbench.data.spec import DATASETS, dataset_spec
 from hebbbench.plasticity.terms import hebb
 from hebbbench.progress import Silent
 from hebbbench.protocol import Protocol
@@ -21,6 +22,8 @@ from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
 from hebbbench.training.run import Settings, run_cell
 from pretended import CUDA, WrongDevice, all_there, place, pretended_cuda
+from test_encoded import SPEC, as_folder, samples
+from test_encoded import load as load_images
 
 
 def cell_of(rule: str, protocol: str, changes: dict[str, Any] | None = None, recipe: dict[str, Any] | None = None):
@@ -137,7 +140,11 @@ def test_larger_networks_stay_there(name):
 CELLS = {
     "with diagnostics and augmentation": ("bp", "digits-deephebb", {"diagnostics": True, "data.augment": "crop-flip"}),
     "procedure": ("pc", "digits-mlp", {"training.epochs": 1}),
-    "local, with dropout before the read-out": ("softhebb", "digits-deephebb", {"probe.dropout": 0.5}),
+    "local, with dropout before both read-outs": (
+        "softhebb",
+        "digits-deephebb",
+        {"probe.dropout": 0.5, "published_probe": {"epochs": 2, "batch_size": 64, "lr": 0.01, "dropout": 0.5}},
+    ),
 }
 
 
@@ -165,6 +172,26 @@ def test_alignment_is_measured_there(tmp_path, sgd):
         there = run_cell(cell, None, Settings(device="cuda", cache=tmp_path), Silent())
     assert here.status == there.status == "ok", there.reason
     assert there.measurement() == here.measurement()
+
+
+@pytest.mark.parametrize("augment", ["none", "resized-crop-flip"])
+def test_decoded_images_arrive_there(tmp_path, augment, monkeypatch):
+    monkeypatch.setitem(DATASETS, SPEC.name, SPEC)
+    split = load_images(as_folder(tmp_path / "root", samples()), tmp_path / "cache").train
+    parts = torch.arange(12).split(5)
+
+    def fed(device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        batches = Decoded(split, 16, device=device, mean=[0.5] * 3, std=[0.2] * 3, augment=augment, workers=0)
+        sources = (torch.Generator().manual_seed(number) for number in range(3))
+        return list(ahead(batches, [part.to(device) for part in parts], sources))
+
+    here = fed(torch.device("cpu"))
+    with pretended_cuda() as device:
+        there = fed(device)
+        assert all_there([list(pair) for pair in there])
+    for one, two in zip(here, there, strict=True):
+        assert torch.equal(one[0], two[0])
+        assert torch.equal(one[1], two[1])
 
 
 TOGETHER = {

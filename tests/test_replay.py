@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from unittest import mock
 
 import pytest
 import torch
@@ -17,7 +18,7 @@ from hebbbench import Rule, registry
 from hebbbench.plasticity.terms import hebb
 from hebbbench.progress import Silent
 from hebbbench.training.learner import Learner
-from hebbbench.training.replay import Replay, can_replay
+from hebbbench.training.replay import WARM_UP, CudaRecorder, Replay, can_replay
 from hebbbench.training.run import Settings, run_cell
 from pretended import Tape, pretended_cuda
 from test_devices import cell_of
@@ -234,6 +235,22 @@ def test_a_rule_that_a_recording_cannot_hold_is_refused(kind, why, monkeypatch):
     train(learner, replay.step)
     assert replay.refused
     assert why in said[0]
+
+
+def test_a_graph_is_warmed_up_and_recorded_beside_the_current_stream(monkeypatch):
+    cuda = mock.MagicMock()
+    monkeypatch.setattr(torch, "cuda", cuda)
+    where = []
+    cuda.stream.return_value.__enter__.side_effect = lambda: where.append("warm-up")
+    cuda.graph.return_value.__enter__.side_effect = lambda: where.append("graph")
+    replay = CudaRecorder(torch.device("cuda", 1)).record(lambda: where.append("call"))
+    assert where == ["warm-up", *["call"] * WARM_UP, "graph", "call"]
+    assert replay is cuda.CUDAGraph.return_value.replay
+    here, beside = cuda.current_stream.return_value, cuda.Stream.return_value
+    beside.wait_stream.assert_called_once_with(here)
+    here.wait_stream.assert_called_once_with(beside)
+    assert cuda.graph.call_args.kwargs["stream"] is beside
+    cuda.device.assert_called_once_with(torch.device("cuda", 1))
 
 
 def test_only_a_learner_on_a_gpu_that_nobody_watches_is_replayed():
