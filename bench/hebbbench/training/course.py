@@ -6,78 +6,38 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from hebbbench.cell import Cell
-from hebbbench.data import Dataset, EncodedSplit, Split, dataset_spec, split_indices
-from hebbbench.data.batches import Batches, Pairs
-from hebbbench.data.decoding import Decoded
 from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
-from hebbbench.progress import Reporter
 from hebbbench.record import schema
 from hebbbench.sections import Alignment
 from hebbbench.training.alignment import ANSWERS, AlignmentMeter, full_data, layer_of, short
-from hebbbench.training.checkpoint import Checkpoint
+from hebbbench.training.apparatus import Apparatus
 from hebbbench.training.device import reset_peak_memory
 from hebbbench.training.features import accuracy
-from hebbbench.training.interrupt import StopRequest, TimeLimit, stop_requests
+from hebbbench.training.interrupt import StopRequest, stop_requests
 from hebbbench.training.learner import Learner, objective
 from hebbbench.training.loop import Diverged, Loop, batches_per_epoch, restore, stages
-from hebbbench.training.measured import Measured, describe_model
-from hebbbench.training.network import architecture_layout, build_model
+from hebbbench.training.measured import describe_model
+from hebbbench.training.network import build_model
 from hebbbench.training.observer import Observer
 from hebbbench.training.probing import Probing
 from hebbbench.training.rehearsal import repeats_bits
 from hebbbench.training.witness import Witness
-from hebbbench.world import ALONE, World
 
 
-class Course:
+class Course(Apparatus):
     """The course of one cell.
 
-    Args:
-        world: which processes the cell is divided over; whole: whether its rule is shown all rows of a batch.
+    Attributes:
+        trained: the learner behind its training; stopped: whether a stop was asked for while the cell came to its end.
     """
 
-    def __init__(
-        self,
-        cell: Cell,
-        dataset: Dataset,
-        checkpoint: Checkpoint,
-        device: torch.device,
-        scratch: Path,
-        reporter: Reporter,
-        read_test: bool,
-        diagnostics: bool = False,
-        limit: TimeLimit | None = None,
-        world: World = ALONE,
-        whole: bool = False,
-    ) -> None:
-        self.cell = cell
-        self.dataset = dataset
-        self.checkpoint = checkpoint
-        self.device = device
-        self.scratch = scratch
-        self.reporter = reporter
-        self.read_test = read_test
-        self.diagnostics = diagnostics
-        self.limit = limit
-        self.world = world
-        self.whole = whole
-        self.stopped = False
-        self.trained: Learner | None = None
-        self.measured = Measured(processes=world.size)
-        train, validation = split_indices(dataset.train.labels, cell.work.data.validation)
-        self.train_indices = torch.as_tensor(train, device=device)
-        self.validation_indices = torch.as_tensor(validation, device=device)
-        # What the rule learns from: the training split, unless it sees no label and there are images without.
-        self.pool_indices = self.train_indices
-        if dataset.unlabelled is not None:
-            self.pool_indices = torch.arange(len(dataset.unlabelled), device=device)
+    trained: Learner | None = None
+    stopped = False
 
     def result(self, identity: str) -> schema.Result:
         """Run the cell to its end, whatever that is.
@@ -252,21 +212,6 @@ class Course:
         architecture = self.cell.work.architecture.name
         model = build_model(architecture, self.cell.recipe.architecture, self.dataset.shape, self.dataset.classes)
         return Witness(model, learner)
-
-    def learner(self) -> Learner:
-        return Learner(
-            self.cell, self.dataset.shape, self.dataset.classes, self.device, world=self.world, whole=self.whole
-        )
-
-    def batches(self, split: Split | EncodedSplit) -> Any:
-        data = self.cell.work.data
-        if isinstance(split, Split) and dataset_spec(self.dataset.name).teacher is not None:
-            return Pairs(split.images, split.labels, self.device)
-        form: dict[str, Any] = {"device": self.device, "mean": data.mean, "std": data.std}
-        form |= {"layout": architecture_layout(self.cell.work.architecture.name), "augment": data.augment}
-        if isinstance(split, EncodedSplit):
-            return Decoded(split, self.dataset.shape[0], **form)
-        return Batches(split.images, split.labels, **form)
 
     def record(
         self,

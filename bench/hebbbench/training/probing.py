@@ -5,28 +5,26 @@ from __future__ import annotations
 import copy
 import time
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from hebbbench.record import schema
 from hebbbench.sections import Probe
+from hebbbench.training.apparatus import Apparatus
 from hebbbench.training.features import accuracy, estimate_statistics, extract, statistics_kept
 from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import Learner
 from hebbbench.training.probe import MANY_CLASSES, Labelled, LinearProbe, fit, standardise
 from hebbbench.training.published import PublishedReadout
 
-if TYPE_CHECKING:
-    from hebbbench.training.course import Course
-
 
 class Probing:
     """The probe of one cell, with a safe stop after every batch and epoch.
 
     Args:
-        course: of the cell; it says what is measured on what, and takes what is found.
+        apparatus: of the cell.
         learner: trained.
         batches: of the training split.
         saved: the checkpoint that the cell goes on from, if there is one.
@@ -34,15 +32,15 @@ class Probing:
 
     def __init__(
         self,
-        course: Course,
+        apparatus: Apparatus,
         learner: Learner,
         batches: Any,
         spec: Probe,
         request: StopRequest,
         saved: dict[str, Any] | None,
     ) -> None:
-        self.course, self.learner, self.batches, self.spec, self.request = course, learner, batches, spec, request
-        self.measured, self.trained_for = course.measured, course.cell.recipe.training.epochs
+        self.apparatus, self.learner, self.batches, self.spec, self.request = apparatus, learner, batches, spec, request
+        self.measured, self.trained_for = apparatus.measured, apparatus.cell.recipe.training.epochs
         self._earlier, self._began = self.measured.state.probe_seconds, time.perf_counter()
         # The trained state, before statistics are re-estimated: what a checkpoint must hold.
         self._held: dict[str, Any] = {
@@ -59,59 +57,59 @@ class Probing:
         Raises:
             RunInterrupted: a stop was asked for; the checkpoint holds what was done.
         """
-        course, measured = self.course, self.measured
+        own, measured = self.apparatus, self.measured
         self._pause(more=True)
-        if self.learner.end_to_end and len(course.validation_indices):
-            right = accuracy(self.learner, self.batches, course.validation_indices)
+        if self.learner.end_to_end and len(own.validation_indices):
+            right = accuracy(self.learner, self.batches, own.validation_indices)
             measured.accuracy("end_to_end.validation", right, self.trained_for)
         with statistics_kept(self.learner):
             estimate_statistics(
-                self.learner, self.batches, course.train_indices, self.spec.statistics_samples, self._pause
+                self.learner, self.batches, own.train_indices, self.spec.statistics_samples, self._pause
             )
-            course.reporter.phase("extracting features", len(course.train_indices) + len(course.validation_indices))
-            train = self._features(self.batches, course.train_indices)
-            validation = self._features(self.batches, course.validation_indices)
+            own.reporter.phase("extracting features", len(own.train_indices) + len(own.validation_indices))
+            train = self._features(self.batches, own.train_indices)
+            validation = self._features(self.batches, own.validation_indices)
             if measured.observer is not None:
                 measured.metrics |= measured.observer.feature_metrics(validation.features, self.trained_for)
             published = self._published(train)
             moments = standardise(train.features, validation.features) if self.spec.standardize else None
             probe = self._fitted(train, validation)
-            if course.read_test:
-                test = course.batches(course.dataset.open_test())
-                everything = torch.arange(len(test), device=course.device)
-                course.reporter.phase("test", len(test))
+            if own.read_test:
+                test = own.batches(own.dataset.open_test())
+                everything = torch.arange(len(test), device=own.device)
+                own.reporter.phase("test", len(test))
                 self._read(self._features(test, everything), probe, published, moments)
-        if course.read_test and self.learner.end_to_end:
+        if own.read_test and self.learner.end_to_end:
             self._read_end_to_end(test, everything)
         self._tick()
 
     def _features(self, batches: Any, indices: Tensor) -> Labelled:
-        course = self.course
-        features = extract(self.learner, batches, indices, course.reporter, course.scratch, self._pause)
+        own = self.apparatus
+        features = extract(self.learner, batches, indices, own.reporter, own.scratch, self._pause)
         return Labelled(features, batches.labels(indices))
 
     def _published(self, train: Labelled) -> PublishedReadout | None:
         """The second read-out of a protocol that has one, trained; it reads the test split, so not while tuning."""
-        course = self.course
-        spec = course.cell.work.published_probe
-        if spec is None or not course.read_test:
+        own = self.apparatus
+        spec = own.cell.work.published_probe
+        if spec is None or not own.read_test:
             return None
-        readout = PublishedReadout(spec, train, course.dataset.classes, course.cell.seed)
+        readout = PublishedReadout(spec, train, own.dataset.classes, own.cell.seed)
         if self._held["published"] is not None:
             readout.load_state_dict(self._held["published"])
-        readout.fit(course.reporter, self._pause, lambda state: self._held.update(published=state))
+        readout.fit(own.reporter, self._pause, lambda state: self._held.update(published=state))
         return readout
 
     def _fitted(self, train: Labelled, validation: Labelled) -> LinearProbe:
         """The linear probe, trained for all its epochs."""
-        course, spec = self.course, self.spec
-        probe = LinearProbe(spec, train.features.shape[1], course.dataset.classes, course.cell.seed, course.device)
+        own, spec = self.apparatus, self.spec
+        probe = LinearProbe(spec, train.features.shape[1], own.dataset.classes, own.cell.seed, own.device)
         if self._held["probe"] is not None:
             probe.load_state_dict(copy.deepcopy(self._held["probe"]))  # an optimizer goes on in the tensors it is given
             self.measured.probe_curve = probe.curve
-        course.reporter.phase("linear probe", spec.epochs, probe.epoch)
+        own.reporter.phase("linear probe", spec.epochs, probe.epoch)
         while probe.epoch < spec.epochs:
-            fit(probe, train, validation if len(validation.labels) else None, course.reporter, self._pause)
+            fit(probe, train, validation if len(validation.labels) else None, own.reporter, self._pause)
             self.measured.probe_curve = probe.curve
             self._held["probe"] = copy.deepcopy(probe.state_dict())
             self._pause(more=True)
@@ -134,14 +132,14 @@ class Probing:
         if moments is not None:
             test.features.sub_(moments[0]).mul_(moments[1])
         self.measured.accuracy("probe.test", probe.accuracy(test), self.spec.epochs)
-        if self.course.dataset.classes >= MANY_CLASSES:
+        if self.apparatus.dataset.classes >= MANY_CLASSES:
             self.measured.top5("probe.test", probe.accuracy(test, 5), self.spec.epochs)
 
     def _read_end_to_end(self, test: Any, indices: Tensor) -> None:
         """What the network's own read-out makes of the test split, with the statistics it was trained with."""
         right = accuracy(self.learner, test, indices, self._pause)
         self.measured.accuracy("end_to_end.test", right, self.trained_for)
-        if self.course.dataset.classes >= MANY_CLASSES:
+        if self.apparatus.dataset.classes >= MANY_CLASSES:
             near = accuracy(self.learner, test, indices, self._pause, top=5)
             self.measured.top5("end_to_end.test", near, self.trained_for)
 
@@ -149,12 +147,12 @@ class Probing:
 
     def _pause(self, more: bool = False) -> None:
         """Stop here if asked; write a checkpoint now and then, if there is `more` to hold than in the last one."""
-        if not self.request.asked() and not (more and self.course.checkpoint.due()):
+        if not self.request.asked() and not (more and self.apparatus.checkpoint.due()):
             return
         self._tick()
         state = self.measured.state
         state.tick()
-        self.course.checkpoint.save({"state": asdict(state), **self._held})
+        self.apparatus.checkpoint.save({"state": asdict(state), **self._held})
         if self.request.asked():
             reached = self._reached(state.step)
             where = f"after probe epoch {reached[1]} of {self.spec.epochs}"

@@ -1,0 +1,86 @@
+"""What one cell is measured with: its data, its device, and what takes things down."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from hebbbench.cell import Cell
+from hebbbench.data import Dataset, EncodedSplit, Split, dataset_spec, split_indices
+from hebbbench.data.batches import Batches, Pairs
+from hebbbench.data.decoding import Decoded
+from hebbbench.progress import Reporter
+from hebbbench.training.checkpoint import Checkpoint
+from hebbbench.training.interrupt import TimeLimit
+from hebbbench.training.learner import Learner
+from hebbbench.training.measured import Measured
+from hebbbench.training.network import architecture_layout
+from hebbbench.world import ALONE, World
+
+
+class Apparatus:
+    """What one cell is measured with.
+
+    Args:
+        scratch: where features may lie that memory does not hold.
+        read_test: whether the test split is opened at the end.
+        world: which processes the cell is divided over; whole: whether its rule is shown all rows of a batch.
+
+    Attributes:
+        train_indices, validation_indices: of the training split, (n,) on the device.
+        pool_indices: of what the rule learns from.
+        measured: what has been measured so far.
+    """
+
+    def __init__(
+        self,
+        cell: Cell,
+        dataset: Dataset,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        scratch: Path,
+        reporter: Reporter,
+        read_test: bool,
+        diagnostics: bool = False,
+        limit: TimeLimit | None = None,
+        world: World = ALONE,
+        whole: bool = False,
+    ) -> None:
+        self.cell = cell
+        self.dataset = dataset
+        self.checkpoint = checkpoint
+        self.device = device
+        self.scratch = scratch
+        self.reporter = reporter
+        self.read_test = read_test
+        self.diagnostics = diagnostics
+        self.limit = limit
+        self.world = world
+        self.whole = whole
+        self.measured = Measured(processes=world.size)
+        train, validation = split_indices(dataset.train.labels, cell.work.data.validation)
+        self.train_indices = torch.as_tensor(train, device=device)
+        self.validation_indices = torch.as_tensor(validation, device=device)
+        # What the rule learns from: the training split, unless it sees no label and there are images without.
+        self.pool_indices = self.train_indices
+        if dataset.unlabelled is not None:
+            self.pool_indices = torch.arange(len(dataset.unlabelled), device=device)
+
+    def learner(self) -> Learner:
+        """The cell's network as it is drawn, with its rule."""
+        return Learner(
+            self.cell, self.dataset.shape, self.dataset.classes, self.device, world=self.world, whole=self.whole
+        )
+
+    def batches(self, split: Split | EncodedSplit) -> Any:
+        """Batches of a split on the device, as the protocol has them: `Batches`, or what has its methods."""
+        data = self.cell.work.data
+        if isinstance(split, Split) and dataset_spec(self.dataset.name).teacher is not None:
+            return Pairs(split.images, split.labels, self.device)
+        form: dict[str, Any] = {"device": self.device, "mean": data.mean, "std": data.std}
+        form |= {"layout": architecture_layout(self.cell.work.architecture.name), "augment": data.augment}
+        if isinstance(split, EncodedSplit):
+            return Decoded(split, self.dataset.shape[0], **form)
+        return Batches(split.images, split.labels, **form)
