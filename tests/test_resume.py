@@ -420,7 +420,7 @@ print(json.dumps({"killed": killed, "resumed": result.cost.resumed, "measurement
 
 def environ(lab: Lab) -> dict[str, str]:
     """That of a subprocess: as many threads as here, because their number decides the last bits of a sum."""
-    threads = {"OMP_NUM_THREADS": str(torch.get_num_threads()), "OMP_WAIT_POLICY": "PASSIVE"}
+    threads = {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"), "OMP_WAIT_POLICY": "PASSIVE"}
     return {**os.environ, "HEBBBENCH_CACHE": str(lab.cache), **threads}
 
 

@@ -22,6 +22,7 @@ from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.interrupt import TimeLimit
 from hebbbench.training.learner import Learner
+from hebbbench.training.threads import fitting_threads
 from hebbbench.world import ALONE, World
 
 
@@ -86,14 +87,15 @@ def run_cell(
     if force:
         checkpoint.remove()
     device = prepare_torch(settings.device)
-    ROUTES.keep(resolve_cache(settings.cache) / "routes", device)
     scratch = resolve_cache(settings.cache) / "scratch"
     whole = settings.all_rows is not None and settings.all_rows(cell)
     course = Course(
         cell, dataset, checkpoint, device, scratch, reporter, read_test, diagnostics, settings.limit, world, whole
     )
     try:
-        result = course.result(identity)
+        with fitting_threads(cell, device):
+            ROUTES.keep(resolve_cache(settings.cache) / "routes", device)
+            result = course.result(identity)
     finally:
         reporter.end()
     try:
