@@ -26,6 +26,12 @@ from test_encoded import SPEC, as_folder, samples
 from test_encoded import load as load_images
 
 
+@pytest.fixture(autouse=True)
+def one_number_of_threads(monkeypatch):
+    """The pretended device computes where the CPU does, and bits are compared."""
+    monkeypatch.setenv("OMP_NUM_THREADS", str(torch.get_num_threads()))
+
+
 def cell_of(rule: str, protocol: str, changes: dict[str, Any] | None = None, recipe: dict[str, Any] | None = None):
     plain = registry.protocol(protocol).model_dump(mode="json", exclude={"axes", "published"})
     free = sorted({*plain["free"], *(recipe or {})})
