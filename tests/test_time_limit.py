@@ -209,7 +209,7 @@ def test_what_precedes_a_cells_first_stop_is_setting_up(clock):
 
 def test_the_command_stops_in_time_exits_75_and_goes_on(lab, monkeypatch, capsys):
     """With a real clock: a cell that needs more than the limit is stopped inside it, and the rest comes later."""
-    path = lab.protocol_file("digits-mlp", {"training.epochs": 2000, "budget.epochs": 2000})
+    path = lab.protocol_file("digits-mlp", {"training.epochs": 50000, "budget.epochs": 50000})
     arguments = ["hebbbench", "run", "-p", path, "-r", "bp", "--results", str(lab.results), "--time-limit", "4s"]
     monkeypatch.setattr(sys, "argv", arguments)
     monkeypatch.setattr(interrupt, "process_began", lambda began: began)  # this process has run all tests before
