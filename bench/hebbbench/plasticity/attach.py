@@ -92,11 +92,12 @@ class PlasticLayer:
         if not self._begins_early:
             return
         try:
-            self._begun = self._ask({**outside, "grad": Later()})
+            begun = self._ask({**outside, "grad": Later()})
         except Exception:  # whatever fails for want of the gradient is asked again when it is there
             self._begins_early = False
         else:
             self._let_go()
+            self._begun = begun
 
     def _ask(self, others: dict[str, Any]) -> Any:
         signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
@@ -124,7 +125,6 @@ class PlasticLayer:
             with torch.autocast(self.module.weight.device.type, enabled=False):
                 delta = delta.given(late["grad"])
         self._let_go()
-        self._begun = None
         weight = self.module.weight
         expected = self.weight.shape
         if delta.shape != expected:
@@ -137,11 +137,10 @@ class PlasticLayer:
     def forget(self) -> None:
         """Be ready for the next pass."""
         self._let_go()
-        self._begun = None
         self._observed = False
 
     def _let_go(self) -> None:
-        self._pre = self._post = None
+        self._pre = self._post = self._begun = None
         self._held = []
 
 
