@@ -480,6 +480,17 @@ def test_a_board_is_written_checked_and_found_stale(lab, call):
     assert call(*common, "--check")[0] == 1
 
 
+@pytest.mark.parametrize("command", [("leaderboard",), ("leaderboard", "--check"), ("validate",)])
+def test_a_results_folder_that_is_not_there_is_a_mistake_and_no_empty_board(lab, call, command):
+    board = lab.root / "LEADERBOARD.md"
+    board.write_text("the board of another folder")
+    code, out, err = call(*command, "--results", "reslts")
+    assert (code, out) == (2, "")
+    assert "there is no results folder reslts" in err
+    assert "--results" in err
+    assert board.read_text() == "the board of another folder"
+
+
 def test_the_number_on_the_board_is_the_one_in_the_file(lab, call):
     result = lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
     _, out, _ = call("leaderboard", "--results", lab.results, "-o", "-")
@@ -499,6 +510,15 @@ def test_results_are_validated(lab, call):
     code, out, _ = call("validate", path, "--results", lab.results)
     assert code == 1
     assert "not valid JSON" in out
+
+
+def test_a_result_of_another_folder_is_told_from_a_missing_one(lab, call):
+    lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
+    (lab.root / "other").mkdir()
+    code, out, _ = call("validate", lab.results, lab.root / "gone.json", "--results", "other")
+    assert code == 1
+    assert "seed-0.json: lies outside the results folder other; name another with --results" in out
+    assert "gone.json: is no JSON file under the results folder other" in out
 
 
 def test_data_can_be_prepared_and_verified(call):

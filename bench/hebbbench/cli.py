@@ -251,7 +251,9 @@ def leaderboard(
     With LEADERBOARD.md go the top rows in README.md, if it has the markers for them.
     """
     from hebbbench import board
+    from hebbbench.record.store import check_exists
 
+    check_exists(results)
     readme = board.readme_beside(output)
     if check:
         problem = board.check(results, output, readme)
@@ -303,7 +305,9 @@ def validate(
 ) -> None:
     """Check result files: schema, canonical form, place, and whether they count on the board."""
     from hebbbench.board import validate_results
+    from hebbbench.record.store import check_exists
 
+    check_exists(results)
     files = [file for path in paths or [] for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
     findings = validate_results(results, files or None)
     for finding in findings:

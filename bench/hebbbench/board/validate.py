@@ -54,7 +54,8 @@ def findings(sources: Sources, files: Iterable[Path] | None = None) -> list[Find
     for path in sorted(set(files)):
         known = stored.get(path.resolve())
         if known is None:
-            chosen.append(Finding(path, f"is no JSON file under {sources.root}", None))
+            lies = "lies outside" if path.is_file() else "is no JSON file under"
+            chosen.append(Finding(path, f"{lies} the results folder {sources.root}; name another with --results", None))
         elif known in found:
             chosen.append(found[known])
     return chosen

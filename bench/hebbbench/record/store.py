@@ -87,6 +87,16 @@ def check_writable(root: Path) -> None:
         raise ResultError(f"the disk of {root} is full. Free some space or choose another folder with --results.")
 
 
+def check_exists(root: Path) -> None:
+    """Refuse a folder that is not there, which else would pass for one without results.
+
+    Raises:
+        ResultError: `root` is no folder.
+    """
+    if not root.is_dir():
+        raise ResultError(f"there is no results folder {root}. Name one that exists with --results.")
+
+
 def save(result: Result, root: Path) -> Path:
     """Write a result where it belongs under `root`; returns the path."""
     path = result_path(root, result.protocol.name, result.rule.name, result.axes, result.seed)
