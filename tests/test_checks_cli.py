@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import forked
+from hebbbench import registry
 from hebbbench.checks.scaffold import new_rule
 from hebbbench.errors import RuleError
 from hebbbench.record import store
@@ -77,6 +78,13 @@ def test_new_rule_refuses_to_overwrite(tmp_path):
         new_rule("mine", tmp_path)
     assert files[0].read_text() == kept
     assert not files[2].exists()
+
+
+def test_a_new_rule_among_those_of_the_repository_brings_no_file_that_is_none(monkeypatch, tmp_path):
+    (tmp_path / "known.py").write_text("")
+    monkeypatch.setattr(registry, "_files", lambda kind: {"known": ("hebbbench.rules", tmp_path / "known.py")})
+    assert [path.name for path in new_rule("mine", tmp_path / ".." / tmp_path.name)] == ["mine.py", "mine.yaml"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["known.py", "mine.py", "mine.yaml"]
 
 
 @pytest.mark.parametrize("name", ["Mine", "my-rule", "1st", "", "_hidden", "class", "a b", "../up"])

@@ -181,7 +181,10 @@ def new_rule(
     name: Annotated[str, typer.Argument(help="Lower-case letters, digits and underscores.")],
     folder: Annotated[Path, typer.Option(help="Where to write.")] = Path("."),
 ) -> None:
-    """Write a rule that works, its recipe and its test, to be edited into yours."""
+    """Write a rule that works, its recipe and its test, to be edited into yours.
+
+    Into a checkout's rules/ go rule and recipe alone: CONTRIBUTING.md says where the tests of its rules stand.
+    """
     from hebbbench.checks.scaffold import new_rule as write
 
     files = write(name, folder)

@@ -102,6 +102,11 @@ def protocol(name: str) -> Protocol:
     return load_protocol(known[name][1])
 
 
+def holds_rules(folder: Path) -> bool:
+    """Whether every Python file in this folder is a rule of the registry."""
+    return folder.resolve() in {path.resolve().parent for _, path in _files("rules").values()}
+
+
 def rule_path(name: str) -> Path:
     """The file of a rule given by name or by path.
 

@@ -81,6 +81,8 @@ def test_the_rule_passes_every_check():
 def new_rule(name: str, folder: Path) -> list[Path]:
     """Write NAME.py, NAME.yaml and test_NAME.py, none of which may exist.
 
+    No test into the repository's own rules: every Python file there is a rule, and their tests stand elsewhere.
+
     Raises:
         RuleError: the name cannot be a rule's, or is taken, or a file is in the way.
     """
@@ -95,8 +97,9 @@ def new_rule(name: str, folder: Path) -> list[Path]:
     files = {
         folder / f"{name}.py": RULE.format(title=title),
         folder / f"{name}.yaml": RECIPES.format(file=folder / f"{name}.py"),
-        folder / f"test_{name}.py": TEST.format(title=title, name=name),
     }
+    if not registry.holds_rules(folder):
+        files[folder / f"test_{name}.py"] = TEST.format(title=title, name=name)
     for path in files:
         if path.exists():
             raise RuleError(f"{path} exists and is left as it is. Remove it, or choose another name or --folder.")
