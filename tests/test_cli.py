@@ -122,6 +122,19 @@ def test_a_rule_in_a_file_of_ones_own_is_run_with_the_recipe_beside_it(lab, call
     assert result.rule.source_hash == registry.rule_source_hash(str(path))
 
 
+def test_a_recipe_for_a_name_much_like_the_protocols_is_not_passed_over_in_silence(lab, call):
+    path = Path(lab.rule("mine", "grad: return -grad"))
+    recipes = "recipes: {{{}: {{provenance: default, optimizer: {{lr: 0.0123}}}}}}\n"
+    path.with_suffix(".yaml").write_text(recipes.format("tinny"))
+    _, out, _ = call("run", "-p", lab.protocol_file(), "-r", path, "-r", "bp")
+    warning = "warning: mine.yaml has a recipe for 'tinny', and none for 'tiny': the protocol's defaults stand"
+    assert out.count("warning") == 1
+    assert warning in out
+    for name in ("default", "tiny", "another"):
+        path.with_suffix(".yaml").write_text(recipes.format(name))
+        assert "warning" not in call("run", "-p", lab.protocol_file(), "-r", path)[1]
+
+
 def test_axes_are_spanned_or_fixed(lab, call, trained):
     path = lab.protocol_file("digits-mlp", AXIS)
     assert call("run", "-p", path, "-r", "random")[0] == 0
@@ -146,7 +159,7 @@ def test_one_broken_rule_among_three_leaves_three_files_and_a_status_of_one(lab,
     assert (code, err) == (1, "")
     states = {path.parent.name: json.loads(path.read_text())["status"] for path in (lab.root / "runs").rglob("*.json")}
     assert states == {"bp": "ok", "raises": "failed", "random": "ok"}
-    assert "failed: ValueError during training: on purpose" in out
+    assert re.search(r"failed: ValueError during training: on purpose \(raises.py, line \d+\)", out)
     assert len([line for line in out.splitlines() if re.match(r"(bp|raises|random) .*seed 0", line)]) == 3
 
 
@@ -301,18 +314,32 @@ def test_the_library_measures_the_card_too(lab):
     [
         (("run", "-p", "digits-mpl", "-r", "bp"), "no protocol 'digits-mpl'. Did you mean 'digits-mlp'?"),
         (("run", "-p", "digits-mlp", "-r", "softheb"), "no rule 'softheb'. Did you mean 'softhebb'?"),
-        (("run", "-p", "digits-mlp", "-r", "nothing.py"), "no rule file nothing.py"),
+        (("run", "-p", "digits-mlp", "-r", "nothing.py"), "no rule file nothing.py here: "),
         (("run", "-p", "nothing.yaml", "-r", "bp"), "nothing.yaml cannot be read: No such file"),
         (("run", "-p", "digits-mlp", "-r", "bp", "-s", "x"), "seed 'x' is not a number, a range such as 0-4, or 'all'"),
         (("run", "-p", "digits-mlp", "-r", "bp", "-s", "4-0"), "4-0"),
         (("run", "-p", "digits-mlp", "-r", "bp", "--axis", "width=3"), "has no axis 'width'. Its axes: none"),
         (("run", "-p", "tiny.yaml", "-r", "bp", "--axis", "widht=3"), "has no axis 'widht'. Its axes: width"),
         (("run", "-p", "tiny.yaml", "-r", "bp", "--axis", "width=3"), "width = '3' is not in protocol 'tiny'"),
+        (
+            ("run", "-p", "tiny.yaml", "-r", "bp", "--axis", "width"),
+            "--axis 'width' is not name=value. The axes: width",
+        ),
+        (("run", "-p", "digits-mlp", "-r", "bp", "--jobs", "2"), "--jobs needs --executor"),
+        (("run", "-p", "digits-mlp", "-r", "bp", "--sbatch", "a=b"), "--sbatch needs --executor slurm"),
+        (
+            ("run", "-p", "digits-mlp", "-r", "bp", "--executor", "local", "--sbatch", "a=b"),
+            "--sbatch needs --executor slurm",
+        ),
         (("run", "-p", "digits-mlp", "-r", "bp", "--device", "gpu"), "device 'gpu' cannot be used here"),
         (("show", "rule", "gl"), "no rule 'gl'. Did you mean 'ghl'?"),
         (("show", "protocol", "mnist"), "no protocol 'mnist'. Did you mean 'mnist-mlp'?"),
         (("data", "verify", "digit"), "no dataset 'digit'. Did you mean 'digits'?"),
         (("tune", "-p", "digits-mlp", "-r", "bp", "--try", "optimizer.rate=1"), "unknown key 'rate'"),
+        (
+            ("tune", "-p", "digits-mlp", "-r", "bp", "--try", "optimizer.lr=a"),
+            "search: optimizer.lr = 'a': input should be a valid number, or input should be a valid list\n",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it_and_a_status_of_two(lab, call, arguments, message):

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
@@ -206,7 +206,7 @@ def test_a_job_that_vanishes_again_and_again_is_given_up(monkeypatch, lab):
             return Lost()
 
         def batch(self):
-            return cluster.nullcontext()
+            return nullcontext()
 
     executor = Nowhere()
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.0)
@@ -232,6 +232,18 @@ def test_what_is_not_there_is_said(monkeypatch, lab):
     monkeypatch.setitem(sys.modules, "submitit", None)
     with pytest.raises(HebbBenchError, match=r"pip install 'hebbbench\[cluster\]'"):
         run()
+
+
+def test_a_slurm_that_takes_no_job_is_told_in_its_own_words(monkeypatch, tmp_path, lab):
+    pytest.importorskip("submitit")
+    for name in ("sbatch", "srun", "squeue"):
+        program = tmp_path / name
+        program.write_text("#!/bin/sh\necho 'sbatch: error: invalid partition: gpus' >&2\nexit 1\n")
+        program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    planned, options = [lab.cell("random")], ["partition=gpus"]
+    with pytest.raises(HebbBenchError, match=r"^sbatch takes no job: .*invalid partition: gpus.* --sbatch"):
+        list(run_on("slurm", planned, lab.results, settings(lab), At(), options=options))
 
 
 def test_a_cell_that_could_not_be_run_as_a_job_gives_a_status_of_one(lab, monkeypatch, capsys):

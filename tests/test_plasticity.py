@@ -244,9 +244,21 @@ def test_an_update_of_the_wrong_shape_is_refused_with_both_shapes(net, x, shape)
         def delta(self, weight: Tensor) -> Tensor:
             return torch.zeros(shape)
 
-    message = r"Crooked at layer 'body.fc1': delta has shape .*the weight's rows have \(5, 6\)"
+    message = r"Crooked at layer 'body.fc1': delta has shape .* of the shape of the weight's rows, \(5, 6\)"
     with pytest.raises(RuleError, match=message), attach(net, Crooked).learning(LABELS):
         net(x)
+
+
+@pytest.mark.parametrize("signals", ["weight", "pre, post", "weight, grad"])
+def test_an_equation_that_forgets_to_return_is_told_so(net, x, signals):
+    namespace = {"Rule": Rule}
+    exec(f"class Silent(Rule):\n    def delta(self, {signals}): weight = None", namespace)
+    network = attach(net, namespace["Silent"], ("fc1",))
+    with (
+        pytest.raises(RuleError, match=r"Silent at layer 'body.fc1': delta returned None; it must return"),
+        network.learning(LABELS),
+    ):
+        net(x).sum().backward()
 
 
 def test_labels_reach_a_rule_that_asks_and_change_no_other(net, x):

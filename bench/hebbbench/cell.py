@@ -145,7 +145,9 @@ def parse_axes(texts: list[str], protocol: Protocol) -> dict[str, AxisValue]:
     """
     parsed: dict[str, AxisValue] = {}
     for text in texts:
-        name, _, value = text.partition("=")
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ProtocolError(f"--axis '{text}' is not name=value. The axes: {', '.join(protocol.axes) or 'none'}.")
         axis = protocol.axes.get(name)
         if axis is None:
             raise ProtocolError(

@@ -17,6 +17,7 @@ import io
 import sys
 import tokenize
 from collections.abc import Mapping
+from difflib import get_close_matches
 from functools import cache, lru_cache
 from importlib.metadata import entry_points
 from importlib.resources import files
@@ -121,7 +122,7 @@ def rule_path(name: str) -> Path:
         return known[name][1]
     path = Path(name).resolve()
     if not path.is_file():
-        raise RuleError(f"there is no rule file {name}.")
+        raise RuleError(f"there is no rule file {name} here: {path} is none. Give its path, or a rule's name.")
     if path.stem in known and not path.samefile(known[path.stem][1]):
         raise RuleError(f"the name '{path.stem}' of {name} belongs to {known[path.stem][1]}. Rename your file.")
     return path
@@ -214,6 +215,23 @@ def recipe(rule_name: str, protocol_name: str) -> Recipe | None:
     """
     found = recipes(rule_name)
     return found.get(protocol_name, found.get("default"))
+
+
+def stray_recipes(rule_name: str, protocol_name: str) -> str | None:
+    """What is to say of a rule that has no recipe for a protocol, but one for a name much like it; None if nothing is.
+
+    A recipe may be meant for a protocol outside the registry, so such a name is no error.
+    """
+    found = recipes(rule_name)
+    if protocol_name in found or "default" in found:
+        return None
+    near = get_close_matches(protocol_name, set(found) - set(_files("protocols")), n=1, cutoff=0.8)
+    if not near:
+        return None
+    return (
+        f"{rule_path(rule_name).with_suffix('.yaml').name} has a recipe for '{near[0]}', and none for "
+        f"'{protocol_name}': the protocol's defaults stand"
+    )
 
 
 def recipes(rule_name: str) -> dict[str, Recipe]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebbbench import backlog
+from hebbbench import backlog, registry
 from hebbbench.backlog import Waiting
 from hebbbench.cards import card_of_cell
 from hebbbench.cell import Cell
@@ -65,6 +65,10 @@ class Session:
             HebbBenchError: something is wrong with what was asked for; nothing has run.
             RunInterrupted: a stop was asked for, or the time limit is near (`TimeLimitReached`).
         """
+        if self.sbatch and self.executor != "slurm":
+            raise HebbBenchError("--sbatch needs --executor slurm: without it no job is handed in.")
+        if self.jobs is not None and self.executor is None:
+            raise HebbBenchError("--jobs needs --executor, local or slurm: without it cells run one after the other.")
         with self._world() as (world, device):
             seconds = parse_duration(self.time_limit) if self.time_limit is not None else None
             waiting = self.plan(world)
@@ -110,6 +114,10 @@ class Session:
         """Run the cells, and print what was measured, also of those that were done when the time was up."""
         again = None if self.missing else backlog.whole_row(planned, self.protocol or "")
         out = reporter()
+        for rule, protocol in dict.fromkeys((cell.rule, cell.protocol.name) for cell in planned):
+            stray = registry.stray_recipes(rule, protocol)
+            if stray is not None:
+                out.say(f"  warning: {stray}")
         done: list[Result] = []
         try:
             for result in self._coming(planned, settings, out):

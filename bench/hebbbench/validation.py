@@ -150,8 +150,15 @@ def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_explain(model, dict(item)) for item in error.errors()]
-        raise ProtocolError(f"{where}: " + "; ".join(dict.fromkeys(lines))) from error
+        lines: dict[str, str] = {}
+        for item in error.errors():
+            line = _explain(model, dict(item))
+            value, _, complaint = line.partition(": ")
+            if value in lines:  # it fits no branch of a union, and each branch says so
+                lines[value] += f", or {complaint}"
+            else:
+                lines[value if " = " in value else line] = line
+        raise ProtocolError(f"{where}: " + "; ".join(lines.values())) from error
 
 
 def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
@@ -169,9 +176,12 @@ def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
     return f"{path} = {item['input']!r}: {message[0].lower()}{message[1:]}"
 
 
+UNION_TAGS = frozenset({"int", "float", "bool", "str"})
+
+
 def _is_union_tag(part: Any) -> bool:
     """Pydantic puts the name of a union's branch into an error's location; a person did not write it."""
-    return isinstance(part, str) and (part.endswith("]") or part in {"int", "float", "bool", "str"})
+    return isinstance(part, str) and (part.endswith("]") or part.startswith("constrained-") or part in UNION_TAGS)
 
 
 def _keys_at(model: type[BaseModel], location: list[Any]) -> list[str]:

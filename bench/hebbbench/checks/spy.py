@@ -35,7 +35,7 @@ class Spy:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._rule, name)
 
-    def delta(self, **signals: Any) -> Tensor:
+    def delta(self, **signals: Any) -> Any:
         given = copied(signals)
         number = sum(call.layer == self._layer for call in self._calls)
         saved = 0
@@ -47,7 +47,9 @@ class Spy:
 
         seed_draws(self._layer, number)
         with saved_tensors_hooks(pack, lambda tensor: tensor):
-            delta = self._rule.delta(**signals)
+            delta: Any = self._rule.delta(**signals)
+        if not isinstance(delta, Tensor):
+            return delta  # refused where it is used
         taught = self._rule.shape == "loss"  # its slope is taken here, within the layer
         kept = (value.requires_grad for value in signals.get("state", {}).values())
         graph = (saved > 0 and not taught) or delta.requires_grad or any(kept)

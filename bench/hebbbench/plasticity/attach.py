@@ -44,6 +44,7 @@ class PlasticLayer:
         self.name = name
         self.module = module
         self.rule = rule
+        self.title = type(rule).__name__
         self.world = world
         self.whole = whole
         self.state = rule.init(weight_rows(module.weight.detach()))
@@ -127,10 +128,11 @@ class PlasticLayer:
         self._let_go()
         weight = self.module.weight
         expected = self.weight.shape
-        if delta.shape != expected:
+        if not isinstance(delta, Tensor) or delta.shape != expected:
+            found = f"has shape {tuple(delta.shape)}" if isinstance(delta, Tensor) else f"returned {delta!r}"
             raise RuleError(
-                f"rule {type(self.rule).__name__} at layer '{self.name}': delta has shape {tuple(delta.shape)}, "
-                f"the weight's rows have {tuple(expected)} (out, in)."
+                f"rule {self.title} at layer '{self.name}': delta {found}; it must return the "
+                f"direction of change, a tensor of the shape of the weight's rows, {tuple(expected)} (out, in)."
             )
         weight.grad = weight_like(delta.neg(), weight)
 

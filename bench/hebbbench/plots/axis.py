@@ -29,8 +29,10 @@ def draw(results: Sequence[Result], x: str | None, metric: str) -> Figure:
     differing = varying(results)
     numeric = [name for name in differing if all(_number(result, name) is not None for result in results)]
     x = x or next(iter(numeric), None)
-    if x is None or x not in numeric:
-        raise ResultError(f"the results do not differ in a numeric axis '{x or ''}'. {suggestion(x or '', numeric)}")
+    if x is None:
+        raise ResultError("the results do not differ in any numeric axis. Choose another --kind, or more results.")
+    if x not in numeric:
+        raise ResultError(f"the results do not differ in a numeric axis '{x}'. {suggestion(x, numeric)}")
     lines: dict[str, list[Result]] = {}
     several = len({result.rule.name for result in results}) > 1
     others = [name for name in differing if name != x]

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import FrameType
@@ -149,7 +148,8 @@ def run_on(
         skip: leave out cells whose data cannot be had.
 
     Raises:
-        HebbBenchError: submitit or Slurm is not there, an option is malformed, or no cell's data can be had.
+        HebbBenchError: submitit or Slurm is not there, or takes no job, an option is malformed, or no cell's data can
+            be had.
         KeyboardInterrupt: Ctrl-C; the jobs have been told to stop, and their checkpoints stand.
     """
     cache = resolve_cache(settings.cache).resolve()
@@ -164,9 +164,7 @@ def run_on(
         while waiting or running:
             room = ARRAY if kind == "slurm" else jobs - len(running)  # Slurm's array keeps the rest back by itself
             part, waiting = waiting[:room], waiting[room:]
-            with executor.batch() if part else nullcontext():
-                handed_in = [executor.submit(work) for work in part]
-            running += [Running(work, job) for work, job in zip(part, handed_in, strict=True)]
+            running += [Running(work, job) for work, job in zip(part, _hand_in(executor, part), strict=True)]
             alive = _alive(kind, running)
             for item in list(running):
                 answer = _answer(item, item.job.job_id in alive, executor, reporter)
@@ -185,6 +183,27 @@ def run_on(
         reporter.end()
 
 
+def _hand_in(executor: Any, works: Sequence[Work]) -> list[Any]:
+    """The jobs of these cells, handed in together.
+
+    Raises:
+        HebbBenchError: Slurm does not take them.
+    """
+    from submitit.core.utils import FailedJobError
+
+    if not works:
+        return []
+    try:
+        with executor.batch():
+            return [executor.submit(work) for work in works]
+    except FailedJobError as error:
+        said = "; ".join(line.strip() for line in str(error).splitlines() if line.strip())
+        raise HebbBenchError(
+            f"sbatch takes no job: {said or 'it does not say why'}. Check the options given as --sbatch, and that "
+            "squeue answers here."
+        ) from error
+
+
 def _answer(item: Running, alive: bool, executor: Any, reporter: Reporter) -> schema.Result | Refused | None:
     """What has become of a job; None while there is nothing to say. One that vanished is handed in again."""
     if item.job.paths.result_pickle.exists():
@@ -201,7 +220,7 @@ def _answer(item: Running, alive: bool, executor: Any, reporter: Reporter) -> sc
     reporter.say(
         f"  {item.work.cell}: its job {item.job.job_id} vanished; handed in again, to go on from its checkpoint"
     )
-    item.job = executor.submit(replace(item.work, force=False))
+    (item.job,) = _hand_in(executor, [replace(item.work, force=False)])
     item.attempts, item.gone = item.attempts + 1, 0
     return None
 

@@ -6,11 +6,14 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
+from traceback import walk_tb
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hebbbench import registry
 from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
 from hebbbench.record import schema
 from hebbbench.sections import Alignment
@@ -71,7 +74,8 @@ class Course(Apparatus):
             except Exception as error:
                 if isinstance(error, HebbBenchError) and measured.phase == "setup":
                     raise
-                status, reason = "failed", f"{type(error).__name__} during {measured.phase}: {_line(error)}"
+                said = _line(error) + _place(error, registry.rule_path(self.cell.rule))
+                status, reason = "failed", f"{type(error).__name__} during {measured.phase}: {said}"
             self.stopped = request.signalled
         if status == "failed":
             reason = self.world.failed(str(reason))
@@ -234,3 +238,9 @@ class Course(Apparatus):
 def _line(error: BaseException) -> str:
     """An exception's text on one line."""
     return " ".join(str(error).split()) or "no message"
+
+
+def _place(error: BaseException, file: Path) -> str:
+    """Where in the rule's file the exception arose, if it did there."""
+    lines = [number for frame, number in walk_tb(error.__traceback__) if Path(frame.f_code.co_filename) == file]
+    return f" ({file.name}, line {lines[-1]})" if lines else ""
