@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -9,6 +11,7 @@ from conftest import At, Lab
 from hebbbench.metrics.gini import gini
 from hebbbench.metrics.units import update_dead, weight_dead
 from hebbbench.record.schema import DIAGNOSTICS, PUBLISHED_READOUT
+from hebbbench.record.store import scan
 from hebbbench.training.learner import Learner
 from hebbbench.training.run import Settings, run_cell
 
@@ -45,6 +48,17 @@ def test_a_cell_with_diagnostics_measures_what_it_measures_without(lab, name):
     assert seen.measurement() == plain.measurement()
     assert not any(part.startswith(DIAGNOSTICS) for part in (*plain.metrics, *plain.curves))
     assert "effective_rank.features" in diagnostics(seen)
+
+
+@pytest.mark.parametrize("name", ["end to end", "local"])
+def test_a_cell_that_diverges_under_diagnostics_is_a_result_like_any_other(lab, name):
+    rule, base, changes, _ = CASES[name]
+    cell = lab.cell(rule, lab.protocol(base, changes), optimizer={"lr": 1e30})
+    result = watched(lab, cell, results=lab.results)
+    assert (result.status, result.stop.phase) == ("diverged", "training")
+    (stored,) = scan(lab.results)
+    assert stored.result == result
+    assert all(math.isfinite(y) for points in result.curves.values() for _, y in points)
 
 
 def test_what_is_recorded_is_what_a_loop_over_the_updates_gives(lab, monkeypatch):

@@ -10,9 +10,12 @@ from torch import nn
 
 from hebbbench import registry
 from hebbbench.cell import cells
+from hebbbench.costs import cost_page
+from hebbbench.errors import HebbBenchError
 from hebbbench.protocol import Protocol
+from hebbbench.training.counter import ELSEWHERE, Counter
 from hebbbench.training.learner import Learner
-from hebbbench.training.work import Counter, ceiling, count
+from hebbbench.training.work import ceiling, count
 
 BATCH = 4
 
@@ -78,3 +81,109 @@ def test_counting_changes_no_bit():
 
 def test_the_ceiling_is_a_rate():
     assert ceiling(torch.device("cpu"), torch.float32) > 1e9
+
+
+def parts(own: Learner, kind: str) -> dict[str, int]:
+    """Operations of one step for that, by layer."""
+    work = count(own, torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH))
+    return {layer.name: getattr(layer, kind).operations for layer in work.layers}
+
+
+@pytest.mark.parametrize(
+    ("rule", "backward", "outer"),
+    [("bp", [1, 2, 2, 2], 0), ("ghl", [1, 2, 2, 2], 1), ("softhebb", [0, 0, 0, 0], 1), ("dfa", [1, 2, 2, 2], 0)],
+)
+def test_each_layer_has_its_own_share(rule, backward, outer):
+    """2 B K D: once forward, twice backward (once for the first layer), once for a Hebbian outer product."""
+    layers = products(learner(rule, widths=[8, 16, 32]))
+    whole = parts(learner(rule, widths=[8, 16, 32]), "forward")
+    assert list(whole) == ["body.conv1", "body.conv2", "body.conv3", "head.linear"]
+    reached = layers if rule != "softhebb" else [*layers[:-1], 0]
+    assert list(whole.values()) == reached
+    got = list(parts(learner(rule, widths=[8, 16, 32]), "backward").values())
+    assert got == [times * one for times, one in zip(backward, layers, strict=True)]
+    learned = list(parts(learner(rule, widths=[8, 16, 32]), "rule").values())
+    assert learned == [outer * one for one in layers[:-1]] + [0]
+
+
+def test_feedback_paths_are_counted_between_the_layers():
+    """`fa` computes what it sends back itself: nothing of that is backpropagation through the layer."""
+    own = learner("fa", widths=[8, 16, 32])
+    work = count(own, torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH))
+    inside = sum(getattr(layer, kind).operations for layer in work.layers for kind in ("forward", "backward", "rule"))
+    assert 0 < work.step - inside == work.step - work.forward - sum(products(own))
+
+
+def test_places_are_left_again_whatever_ends_a_pass():
+    """`softhebb` ends its pass inside a hook, by an exception."""
+    for own in (learner("softhebb", widths=[8, 16, 32]), learner("bp", widths=[8, 16, 32])):
+        counter = Counter()
+        with counter, counter.layer_by_layer(own.model, own.plasticity.layers):
+            own.step(torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH), 0, 0.0)
+        assert counter._places == [ELSEWHERE]
+        assert "learn" not in vars(own.plasticity.layers[0])
+
+
+def test_what_is_computed_anew_is_counted_again():
+    (cell,) = cells(registry.protocol("cifar10-resnet"), ["ghl"], [0], {"depth": 20})
+    x, labels = torch.randn(BATCH, 3, 32, 32), torch.arange(BATCH)
+    once, twice = (
+        count(Learner(cell, (32, 32, 3), 10, torch.device("cpu"), recompute=again), x, labels)
+        for again in (False, True)
+    )
+    body = [(a, b) for a, b in zip(once.layers, twice.layers, strict=True) if a.name.startswith("body")]
+    assert all(b.forward.operations in (a.forward.operations, 2 * a.forward.operations) for a, b in body)
+    assert sum(b.forward.operations for _, b in body) > 1.9 * sum(a.forward.operations for a, _ in body)
+    assert [a.rule for a, _ in body] == [b.rule for _, b in body]
+    assert [a.backward.operations for a, _ in body] == [b.backward.operations for _, b in body]
+
+
+def test_bytes_are_what_operators_read_and_write():
+    layer, x = nn.Linear(7, 3), torch.randn(5, 7)
+    with torch.no_grad(), Counter() as counter:
+        layer(x)
+    assert counter.total.bytes == 4 * (5 * 7 + 3 * 7 + 3 + 5 * 3)
+    with Counter() as counter:
+        x.t().reshape(7, 5)[1:].detach()  # nothing moves
+    assert counter.total.bytes == 0
+    with Counter() as counter:
+        x.add_(1)
+        x[:1].expand(100, 7).sum()
+    assert counter.total.bytes == 4 * (2 * 35 + 7 + 1)
+
+
+@pytest.mark.parametrize("rule", ["bp", "ghl", "oja"])
+def test_the_profiler_counts_the_same_products(rule):
+    (cell,) = cells(registry.protocol("digits-mlp"), [rule], [0], {})
+    x, labels = torch.randn(32, 64), torch.arange(32) % 10
+    counted = count(Learner(cell, (8, 8, 1), 10, torch.device("cpu")), x, labels)
+    own = Learner(cell, (8, 8, 1), 10, torch.device("cpu"))
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], with_flops=True) as profile:
+        own.step(x, labels, 0, 0.0)
+    products = {"aten::mm", "aten::addmm", "aten::bmm"}  # it gives a figure to elementwise operators, too
+    assert counted.step == sum(event.flops for event in profile.key_averages() if event.key in products)
+
+
+def test_the_page_of_one_rule_adds_up():
+    page = cost_page("cifar10-small", ["bp"], [], 2, "cpu")
+    assert page.startswith("cifar10-small bp: one step of 2 samples takes 2.9")
+    assert "GFLOP/s in float32" in page
+    lines = [
+        line.rsplit(maxsplit=5) for line in page.splitlines() if line.startswith(("body", "head", "  ", "between"))
+    ]
+    (whole,) = [line.rsplit(maxsplit=5) for line in page.splitlines() if line.startswith("whole")]
+    assert len(lines) == 4 + 4 + 3 + 1  # each layer's two passes, three rules, and what is between
+    for column in (1, 2):
+        assert sum(float(line[column]) for line in lines) == pytest.approx(float(whole[column]), rel=0.02)
+
+
+def test_the_page_of_several_rules_has_a_line_for_each():
+    page = cost_page("sre-mlp", ["bp", "random_nn"], ["decay=0.0"], None, "cpu")
+    lines = [line.split()[:4] for line in page.splitlines() if line.startswith(("bp", "random_nn"))]
+    assert [line[0] for line in lines] == ["bp", "random_nn", "bp"]
+    assert [line[2] for line in lines] == ["optimizer=sgd", "optimizer=sgd", "optimizer=adam"]
+
+
+def test_cost_asks_for_what_there_is():
+    with pytest.raises(HebbBenchError, match="has no axis 'depth'"):
+        cost_page("digits-mlp", ["bp"], ["depth=3"], None, "cpu")

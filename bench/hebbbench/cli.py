@@ -154,6 +154,23 @@ def tune(
 
 
 @app.command()
+def cost(
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")],
+    rule: Annotated[list[str], typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")],
+    axis: Annotated[Texts, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")] = None,
+    batch: Annotated[int | None, typer.Option(help="Samples in a step; the recipe's batch size.", min=2)] = None,
+    device: Device = None,
+) -> None:
+    """What a training step costs: operations and bytes, layer by layer for one rule, a line each for several.
+
+    One step is taken on made-up inputs; no data is needed and nothing is kept.
+    """
+    from hebbbench.costs import cost_page
+
+    print(cost_page(protocol, rule, axis or [], batch, device))
+
+
+@app.command()
 def check(
     rule: Annotated[Texts, typer.Argument(help="Name of a rule, or path of a .py file. Repeatable.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Every rule of the registry.")] = False,

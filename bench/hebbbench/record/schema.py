@@ -110,8 +110,23 @@ class Cost(Strict):
     resumed: NonNegativeInt = Field(description="how often the cell went on from a checkpoint")
 
 
+class LayerWork(Strict):
+    """One step's work for one layer: for its output, for gradients through it, and for its rule's update."""
+
+    name: str
+    forward_flops: NonNegativeInt
+    backward_flops: NonNegativeInt
+    rule_flops: NonNegativeInt
+    forward_bytes: NonNegativeInt
+    backward_bytes: NonNegativeInt
+    rule_bytes: NonNegativeInt
+
+
 class Work(Strict):
-    """Arithmetic of one step at the recipe's batch size, as counted: operations in products, two a multiply–add."""
+    """Arithmetic of one step at the recipe's batch size, as counted: operations in products, two a multiply–add.
+
+    Bytes are what every operator reads and writes: the traffic to memory of a machine without a cache.
+    """
 
     forward_flops: PositiveInt = Field(description="of one forward pass through body and read-out")
     step_flops: PositiveInt = Field(description="of one whole step; over forward_flops, its cost in forward passes")
@@ -119,6 +134,22 @@ class Work(Strict):
     ceiling_flops_per_second: NonNegativeFloat | None = Field(
         description="the best rate of a square matrix product on the same device, threads and precision"
     )
+    step_bytes: PositiveInt | None = Field(
+        default=None, description="of one whole step; left out of results from before it was counted"
+    )
+    layers: list[LayerWork] = Field(
+        default=[],
+        description="the part of each layer that has products; what is between layers is in the sums alone",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_the_uncounted(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Results from before bytes and layers were counted keep their canonical text."""
+        plain: dict[str, Any] = whole(self)
+        if self.step_bytes is None:
+            plain.pop("step_bytes", None)
+            plain.pop("layers", None)
+        return plain
 
 
 class Environment(Strict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
@@ -68,7 +69,8 @@ class Measured:
             trained = max(0.0, trained - self.observer.training_seconds)
         if self.probe_curve:
             points["probe.validation.accuracy"] = self.probe_curve
-        curves = {name: [[float(x), y] for x, y in pairs] for name, pairs in points.items()}
+        # Where training diverged there is nothing to draw: a curve ends before it, and the status says why.
+        curves = {name: [[float(x), y] for x, y in pairs if math.isfinite(y)] for name, pairs in points.items()}
         return schema.Result(
             cell=identity,
             protocol=schema.ProtocolRef(
@@ -124,6 +126,19 @@ class Measured:
             step_flops=counted.step,
             achieved_flops_per_second=counted.step * state.step / state.seconds if state.seconds else None,
             ceiling_flops_per_second=ceiling(device, precision) * self.processes,
+            step_bytes=counted.bytes,
+            layers=[
+                schema.LayerWork(
+                    name=layer.name,
+                    forward_flops=layer.forward.operations,
+                    backward_flops=layer.backward.operations,
+                    rule_flops=layer.rule.operations,
+                    forward_bytes=layer.forward.bytes,
+                    backward_bytes=layer.backward.bytes,
+                    rule_bytes=layer.rule.bytes,
+                )
+                for layer in counted.layers
+            ],
         )
 
 

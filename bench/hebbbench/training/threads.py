@@ -10,8 +10,8 @@ import torch
 
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
+from hebbbench.training.counter import Counter
 from hebbbench.training.network import build_model
-from hebbbench.training.work import Counter
 
 LIGHT = 2 * 10**8
 """Operations of one batch's forward pass below which threads wait for each other longer than they work.

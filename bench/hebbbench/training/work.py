@@ -11,42 +11,40 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
+from hebbbench.training.counter import Counter, Pass, Tally, product_layers
 from hebbbench.training.learner import Learner
 
 SIDE = 1024
+COPIED = 2**26
 ROUNDS = 5
+PASSES: tuple[Pass, ...] = ("forward", "backward", "rule")
+
+
+@dataclass(frozen=True)
+class LayerWork:
+    """What one step does for one layer: for its output, for the gradients through it, and for its rule's update."""
+
+    name: str
+    forward: Tally
+    backward: Tally
+    rule: Tally
 
 
 @dataclass(frozen=True)
 class Work:
-    """Floating-point operations in products: of one forward pass, and of one whole step, for one batch."""
+    """Of one batch: operations in products of one forward pass and of one whole step, and the bytes of that step.
+
+    What a step does between its layers, and for the optimizer, is in its total and in no layer's.
+    """
 
     forward: int
     step: int
-
-
-class Counter(TorchDispatchMode):
-    """Counts the operations of every product that runs within the context, on any device and in any direction."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.operations = 0
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        count: Callable[..., int] | None = flop_registry.get(func._overloadpacket)
-        if count is not None:
-            self.operations += int(count(*args, **(kwargs or {}), out_val=out))
-        return out
+    bytes: int
+    layers: tuple[LayerWork, ...]
 
 
 def count(learner: Learner, x: Tensor, labels: Tensor, number: int = 0, only: int | None = None) -> Work:
@@ -55,25 +53,40 @@ def count(learner: Learner, x: Tensor, labels: Tensor, number: int = 0, only: in
     Args:
         x: input, (N, …); labels: (N,); number: of the step; only: as in `Learner.step`.
     """
-    with Counter() as step:
+    with Counter() as step, step.layer_by_layer(learner.model, learner.plasticity.layers):
         learner.step(x, labels, number, 0.0, only)
     learner.model.eval()
     with torch.no_grad(), Counter() as forward:
         learner.model(x)
-    both = learner.world.sum(torch.tensor([forward.operations, step.operations]))
-    return Work(*both.tolist())
+    names = list(product_layers(learner.model))
+    tallies = [forward.total, step.total, *(step.tallies[name, kind] for name in names for kind in PASSES)]
+    forward_pass, whole, *parts = (Tally(*pair) for pair in learner.world.sum(torch.tensor(tallies)).tolist())
+    by_layer = zip(names, *(parts[at :: len(PASSES)] for at in range(len(PASSES))), strict=True)
+    return Work(forward_pass.operations, whole.operations, whole.bytes, tuple(LayerWork(*own) for own in by_layer))
 
 
 @cache
 def ceiling(device: torch.device, dtype: torch.dtype) -> float:
     """The best rate this process saw in a square matrix product of side 1024, in operations a second."""
     a = torch.ones(SIDE, SIDE, device=device, dtype=dtype)
+    return 2 * SIDE**3 / _best_seconds(lambda: a @ a, device)
+
+
+@cache
+def bandwidth(device: torch.device) -> float:
+    """The best rate this process saw in copying 64 MiB, in bytes read and written a second."""
+    source = torch.ones(COPIED, device=device, dtype=torch.uint8)
+    target = torch.empty_like(source)
+    return 2 * COPIED / _best_seconds(lambda: target.copy_(source), device)
+
+
+def _best_seconds(function: Callable[[], Tensor], device: torch.device) -> float:
     best = float("inf")
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        product = a @ a
+        made = function()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         best = min(best, time.perf_counter() - began)
-        del product
-    return 2 * SIDE**3 / best
+        del made
+    return best
