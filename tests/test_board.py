@@ -8,6 +8,7 @@ import re
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +31,8 @@ from board_fixtures import (
 from hebbbench import board, registry
 from hebbbench.board.rows import Row, Table, tables
 from hebbbench.errors import UnknownNameError
-from hebbbench.plan import Sources
+from hebbbench.plan import KnownRule, Sources
+from hebbbench.recipe import Recipe
 from hebbbench.record.card import BADGES, CARD_VERSION, LOCALITY
 from hebbbench.record.schema import Metric, Result
 
@@ -128,6 +130,36 @@ def test_every_file_is_in_a_row_or_listed(full: Sources) -> None:
     assert sum(int(match[1]) for match in counts if match) == in_rows
 
 
+def test_a_row_too_wide_to_place_says_between_which_tiers_it_lies(tmp_path: Path) -> None:
+    steady = {"bp": 0.97, "softhebb": 0.93, "random": 0.80}
+    wide = [0.05, 0.99, 0.10, 0.98, 0.15]
+    noise = [0.002, -0.001, 0.001, -0.002, 0.0]
+    store_all(
+        [
+            make_result(DIGITS, rule, s, mean + noise[(s + i) % 5])
+            for i, (rule, mean) in enumerate(steady.items())
+            for s in SEEDS
+        ],
+        tmp_path,
+    )
+    store_all([make_result(DIGITS, "oja", seed, wide[seed]) for seed in SEEDS], tmp_path)
+    printed = {rule: tier for _, tier, rule, _ in printed_rows(board.render(make_sources(tmp_path)))}
+    assert printed == {"bp": "1", "softhebb": "2", "random": "3", "oja": "1–3"}
+
+
+def test_trials_are_those_of_todays_recipe_where_the_rule_has_one(full: Sources) -> None:
+    def shown(sources: Sources) -> dict[str, str]:
+        return {rule: cells[-2] for folder, _, rule, cells in printed_rows(board.render(sources)) if "digits" in folder}
+
+    assert shown(full)["oja"] == "searched, 24 trials"
+    widened = RECIPES["oja"]["digits"].model_dump()
+    widened["search"]["trials"] = 36
+    recipes = {**RECIPES["oja"], "digits": Recipe.model_validate(widened)}
+    rules = {**full.rules, "oja": KnownRule(code("oja"), recipes)}
+    assert shown(replace(full, rules=rules))["oja"] == "searched, 36 trials"
+    assert shown(replace(full, rules={}))["oja"] == "searched, 24 trials"
+
+
 def test_failed_and_diverged_seeds_are_shown_and_not_ranked(full: Sources) -> None:
     row = row_of(full, "fa")
     assert (row.flaws, row.ranked, row.tier) == (("3/5 seeds", "1 diverged", "1 not run"), False, None)
@@ -166,6 +198,18 @@ def test_standing_against_random(full: Sources) -> None:
     noisy = [make_result(DIGITS, "oja", seed, 0.87 + 0.02 * (-1) ** seed) for seed in SEEDS]
     store_all(noisy, full.root)
     assert row_of(make_sources(full.root), "oja").standing == "no better than random"
+
+
+@pytest.mark.parametrize(
+    ("gain", "standing"), [(0.0, "no better than random"), (-0.05, "no better than random"), (0.05, "")]
+)
+def test_a_rule_with_the_same_gain_at_every_seed_stands_by_its_sign(tmp_path: Path, gain: float, standing: str) -> None:
+    untrained = [make_result(DIGITS, "random", seed, 0.85 + seed / 100) for seed in SEEDS]
+    store_all([*untrained, *(make_result(DIGITS, "oja", seed, 0.85 + seed / 100 + gain) for seed in SEEDS)], tmp_path)
+    assert row_of(make_sources(tmp_path), "oja").standing == standing
+    (tmp_path / "one").mkdir()
+    store_all([untrained[0], make_result(DIGITS, "oja", 0, 0.85 + gain)], tmp_path / "one")
+    assert row_of(make_sources(tmp_path / "one"), "oja").standing == ""
 
 
 def test_signals_in_plain_words(full: Sources) -> None:

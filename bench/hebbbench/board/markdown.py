@@ -20,14 +20,14 @@ Within a table every learning rule does the same work: same data, same network, 
 scoring. Only the rule and its settings (its recipe) differ. Accuracy is on the test split, in percent:
 mean ± standard deviation (number of seeds). `bp` is backpropagation on the same network; `random` is that
 network left untrained and scored the same way, so a rule that does not beat it has learned nothing that
-helps. Rules in one tier cannot be told apart with these seeds. This page is written by `hebbbench
-leaderboard` from the files under [results/](results/) and from nothing else; the name of a rule leads to
-the files behind its row."""
+helps. Rules of one tier cannot be told from the best of it with these seeds. This page is written by
+`hebbbench leaderboard` from the files under [results/](results/) and from nothing else; the name of a rule
+leads to the files behind its row."""
 COLUMNS = """\
 - **tier**: tier 1 is the best row and every row not significantly different from it; the best of the rest
   leads tier 2, and so on. Two-sided t-test on differences paired by seed, Holm-corrected over the
-  comparisons with a tier's best row, α = 0.05. A rule with a wide spread can share a better tier than a
-  rule with a higher mean.
+  comparisons with a tier's best row, α = 0.05. 1–4: the rule's spread is too wide to place it. It cannot be
+  told from the best of tier 1, and its mean is below that of rules of tier 4.
 - **accuracy**: of a linear read-out trained on the frozen features, the same for every rule.
   **end-to-end**: of the network's own output, for rules that train one. **top-5**: where there are a
   hundred classes or more, how often the right one is among the five likeliest.
@@ -37,15 +37,17 @@ COLUMNS = """\
   ranked.
 - **passes**: arithmetic of one training step, counted as it ran, in forward passes of the network.
 - **train s**, **read-out s**, **memory MiB**: medians over the seeds that finished: time of training the
-  network, time of training the read-out, peak memory."""
+  network, time of training the read-out, peak memory: on a CPU that of the whole process, Python and data
+  included, on a GPU what was allocated there."""
 SIGNALS = """\
 - **signals**: of a rule without a measured plausibility: what the update of a weight asked to see. *local*:
   only the layer's input, output and weights, and the rule's own state; *gradient*, *output error*, *labels*
   and *network input* come from outside the layer; *nothing*: not even activity.
-- **recipe**: where the rule's settings come from: *paper*, *searched* on validation data, or *default*.
+- **recipe**: where the rule's settings come from, as its recipe file says today: *paper*, *searched* on
+  validation data with so many runs, or *default*.
 - **notes**: a row stands below the ranked ones, without a tier, if a seed failed or was not run, or the
   budget was over-spent. *below random*: the 95 % interval of the paired difference to `random` lies under
-  zero; *no better than random*: it holds zero.
+  zero; *no better than random*: it holds zero, or no seed gains anything.
 - **–**: not applicable or not measured."""
 
 

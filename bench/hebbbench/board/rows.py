@@ -7,8 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import median
 
-from hebbbench.board.statistics import BySeed, Difference, Summary, Tier, paired, summarise, tiers
-from hebbbench.plan import Axes, Sifted, Sources, axis_points, headline, shortfall
+from hebbbench.board.statistics import LEAST_SPREAD, BySeed, Difference, Summary, Tier, paired, summarise, tiers
+from hebbbench.plan import Axes, KnownRule, Sifted, Sources, axis_points, headline, shortfall
 from hebbbench.protocol import HEADLINES, Protocol
 from hebbbench.record.card import Card
 from hebbbench.record.schema import Result
@@ -37,7 +37,7 @@ class Row:
         over_random: paired difference to the untrained network; None for that network itself and as above.
         flaws: why the row is not ranked; empty if it is.
         tier: None if the row is not ranked, or one seed allows no tiers.
-        known: whether the rule's file is in this repository.
+        known: the rule as this repository has it; None for one from elsewhere.
         card: the measured plausibility of the rule's code, if any result on the board holds it.
     """
 
@@ -53,7 +53,7 @@ class Row:
     over_random: Difference | None
     published: tuple[Published, ...]
     flaws: tuple[str, ...]
-    known: bool
+    known: KnownRule | None
     card: Card | None = None
     tier: Tier | None = None
 
@@ -64,10 +64,14 @@ class Row:
 
     @property
     def standing(self) -> str:
-        """'below random' if the 95 % interval of the difference to it lies under 0, 'no better than
-        random' if it holds 0, else nothing; nothing either where there is no interval."""
+        """'below random' if the 95 % interval of the difference to it lies under 0, 'no better than random' if it
+        holds 0, else nothing. Without an interval nothing either, unless several seeds agree that there is no gain."""
         difference = self.over_random
-        if difference is None or difference.low is None or difference.high is None or difference.low > 0:
+        if difference is None:
+            return ""
+        if difference.low is None or difference.high is None:
+            return "no better than random" if difference.n > 1 and difference.mean < LEAST_SPREAD else ""
+        if difference.low > 0:
             return ""
         return "below random" if difference.high < 0 else "no better than random"
 
@@ -93,9 +97,15 @@ class Row:
 
     @property
     def provenance(self) -> tuple[str, ...]:
-        """Where the recipes come from, with the number of trials of a search."""
+        """Where the settings come from, with the number of trials of a search.
+
+        As the rule's recipe says today, for a search may have been widened since the results were measured and have
+        ended at the same settings (a result with others does not count); of a rule from elsewhere, as its results say.
+        """
+        recipes = [result.recipe for result in self.results]
+        today = self.known.recipe_for(self.protocol) if self.known is not None else None
         found = set()
-        for recipe in (result.recipe for result in self.results):
+        for recipe in recipes if today is None else [today]:
             trials = f", {recipe.search.trials} trials" if recipe.search is not None else ""
             found.add(recipe.provenance + trials)
         return tuple(sorted(found))
@@ -161,13 +171,13 @@ def cards_by_code(results: Iterable[Result]) -> dict[str, Card]:
 
 
 def _table(
-    protocol: Protocol, axes: Axes, results: Sequence[Result], known: Mapping[str, object], cards: Mapping[str, Card]
+    protocol: Protocol, axes: Axes, results: Sequence[Result], known: Mapping[str, KnownRule], cards: Mapping[str, Card]
 ) -> Table:
     by_rule: dict[str, list[Result]] = {}
     for result in sorted(results, key=lambda r: (r.rule.name, r.seed)):
         by_rule.setdefault(result.rule.name, []).append(result)
     values = {rule: _by_seed(own, protocol) for rule, own in by_rule.items()}
-    rows = [_row(protocol, own, values, known=rule in known) for rule, own in by_rule.items()]
+    rows = [_row(protocol, own, values, known=known.get(rule)) for rule, own in by_rule.items()]
     found = tiers({row.rule: row.values for row in rows if row.ranked})
     rows = [replace(row, tier=found.get(row.rule), card=cards.get(row.results[0].rule.source_hash)) for row in rows]
     return Table(protocol, axes, tuple(sorted(rows, key=_order)))
@@ -188,7 +198,7 @@ def _measured(results: Sequence[Result], name: str) -> list[float]:
     return [metric.value for metric in metrics if metric is not None and metric.value is not None]
 
 
-def _row(protocol: Protocol, results: Sequence[Result], values: Mapping[str, BySeed], known: bool) -> Row:
+def _row(protocol: Protocol, results: Sequence[Result], values: Mapping[str, BySeed], known: KnownRule | None) -> Row:
     rule, axes = results[0].rule.name, results[0].axes
     own = values[rule]
     (other,) = (name for name in HEADLINES if name != protocol.headline)

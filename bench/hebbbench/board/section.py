@@ -85,7 +85,7 @@ def _table(table: Table) -> list[str]:
         "published %", "epochs", "passes", "train s", "read-out s", "memory MiB", "plausibility", "signals", "recipe",
         "notes",
     ]  # fmt: skip
-    rows = [_cells(row) for row in table.rows]
+    rows = [[tier, *_cells(row)] for tier, row in zip(_tiers(table.rows), table.rows, strict=True)]
     kept = [i for i in range(len(header)) if i < ALWAYS or any(row[i] != NOTHING for row in rows)]
     lines = text.pipe_table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], RIGHT)
     if any(row.tier is not None and not row.tier.tested for row in table.rows):
@@ -95,9 +95,22 @@ def _table(table: Table) -> list[str]:
     return lines
 
 
+def _tiers(rows: Sequence[Row]) -> list[str]:
+    """The tier of each row, best first: `1–4` for one that shares tier 1, but stands below rows of tier 4."""
+    lowest, found = 0, []
+    for tier in (row.tier for row in rows):
+        if tier is None:
+            found.append(NOTHING)
+            continue
+        lowest = max(lowest, tier.number)
+        span = f"{tier.number}" if tier.number == lowest else f"{tier.number}–{lowest}"
+        found.append(span + ("" if tier.tested else "\\*"))
+    return found
+
+
 def _cells(row: Row) -> list[str]:
+    """The cells behind the tier."""
     place = result_path(Path("results"), row.protocol, row.rule, row.axes, 0).parent
-    tier = NOTHING if row.tier is None else f"{row.tier.number}" + ("" if row.tier.tested else "\\*")
     published = "; ".join(
         text.percent(entry.value) + (f" ± {text.percent(entry.sd)}" if entry.sd is not None else "")
         for entry in row.published
@@ -105,10 +118,9 @@ def _cells(row: Row) -> list[str]:
     notes = [
         *row.flaws,
         *([row.standing] if row.standing else []),
-        *([] if row.known else ["rule not in repository"]),
+        *(["rule not in repository"] if row.known is None else []),
     ]
     return [
-        tier,
         text.link(row.rule, f"{place.as_posix()}/"),
         text.spread(row.accuracy),
         text.gap(row.gap),
