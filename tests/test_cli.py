@@ -524,6 +524,21 @@ def test_the_number_on_the_board_is_the_one_in_the_file(lab, call):
     assert f"{100 * result.metrics['probe.test.accuracy'].value:.2f}" in out
 
 
+def test_one_protocols_part_of_the_board_is_printed_also_of_a_protocol_of_ones_own(lab, call):
+    tiny = lab.protocol_file()
+    lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
+    call("run", "-p", tiny, "-r", "random", "--results", lab.results)
+    shown = ("leaderboard", "--results", lab.results, "-o", "-")
+    assert re.findall("^## (.*)$", call(*shown, "-p", tiny)[1], flags=re.MULTILINE) == ["The columns", "tiny"]
+    code, out, _ = call(*shown, "-p", "digits-mlp", "-p", tiny)
+    assert code == 0
+    assert re.findall("^## (.*)$", out, flags=re.MULTILINE) == ["The columns", "digits-mlp", "tiny"]
+    assert out.count("[random](results/") == 2
+    code, _, err = call("leaderboard", "--results", lab.results, "-p", tiny)
+    assert (code, (lab.root / "LEADERBOARD.md").exists()) == (2, False)
+    assert "--output -" in err
+
+
 def test_results_are_validated(lab, call):
     lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
     code, out, _ = call("validate", "--results", lab.results)

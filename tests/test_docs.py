@@ -105,7 +105,7 @@ def run(line: str, folder: Path, cache: Path) -> str:
         "OMP_NUM_THREADS": "1",
     }
     environment.pop("HEBBBENCH_RESULTS", None)
-    program, *arguments = shlex.split(line)
+    program, *arguments = shlex.split(line, comments=True)
     assert program == "hebbbench", f"{line}: only hebbbench is run here"
     status, out, err = forked.hebbbench(*arguments, cwd=folder, environ=environment).wait()
     assert status == 0, f"$ {line}\n{out}{err}"

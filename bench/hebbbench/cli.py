@@ -263,6 +263,10 @@ def show_rule(name: str, cache: Cache = None) -> None:
 @app.command()
 def leaderboard(
     results: Results = Path("results"),
+    protocol: Annotated[
+        Texts,
+        typer.Option("--protocol", "-p", help="Only this one, by name or path; goes with --output -. Repeatable."),
+    ] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = BOARD,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the file is stale.")] = False,
 ) -> None:
@@ -274,7 +278,11 @@ def leaderboard(
     from hebbbench.record.store import check_exists
 
     check_exists(results)
+    if protocol and str(output) != "-":
+        raise HebbBenchError("--protocol shows part of the board, and no file holds a part. Print it: --output -")
     readme = board.readme_beside(output)
+    if str(output) == "-" and check:
+        raise HebbBenchError("--check compares a file with the results. Name it with --output.")
     if check:
         problem = board.check(results, output, readme)
         if problem is not None:
@@ -282,7 +290,7 @@ def leaderboard(
             raise typer.Exit(UNFINISHED)
         print(f"{output} is what {results}/ says.")
     elif str(output) == "-":
-        print(board.build(results), end="")
+        print(board.build(results, protocol or []), end="")
     else:
         board.write(results, output, readme)
         print(f"{output} written from {results}/.")

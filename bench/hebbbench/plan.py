@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -110,6 +110,17 @@ def gather(results: Path) -> Sources:
         stored=tuple(store.scan(results)) if results.is_dir() else (),
         root=results,
     )
+
+
+def narrowed(sources: Sources, protocols: Iterable[str]) -> Sources:
+    """The same for these protocols alone: names, or paths of YAML files, which may be of protocols from elsewhere.
+
+    Raises:
+        HebbBenchError: there is no such protocol, or its file is malformed.
+    """
+    chosen = {protocol.name: protocol for protocol in map(registry.protocol, protocols)}
+    stored = tuple(item for item in sources.stored if item.path.relative_to(sources.root).parts[0] in chosen)
+    return replace(sources, protocols=chosen, stored=stored)
 
 
 def axis_points(protocol: Protocol) -> list[Axes]:

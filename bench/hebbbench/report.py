@@ -34,11 +34,12 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
     )
 
 
-def summary(results: Sequence[Result], folder: Path, again: str | None = None) -> str:
+def summary(results: Sequence[Result], folder: Path, again: str | None = None, protocol: str | None = None) -> str:
     """What a run measured, where it lies, and what to do next.
 
     Args:
         folder: of the results; again: the command to give next, if there is one to suggest.
+        protocol: that was asked for, by name or path.
     """
     if not results:
         return "Nothing to run."
@@ -53,7 +54,8 @@ def summary(results: Sequence[Result], folder: Path, again: str | None = None) -
         title, body = "accuracy on the test split, read once", _accuracies(results, one)
         paths = [result_path(folder, r.protocol.name, r.rule.name, r.axes, r.seed) for r in results]
         where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {os.path.commonpath(paths)}"
-    suggested.append(f"hebbbench leaderboard --results {folder} --output -")
+    named = "" if protocol is None else f" --protocol {protocol}"
+    suggested.append(f"hebbbench leaderboard --results {folder}{named} --output -")
     what = f"{first.name} v{first.version}" if one else "several protocols"
     following = "\n        ".join(suggested)
     return f"\n{what}: {title}\n\n{body}\n\nResult: {where}\nNext:   {following}"

@@ -127,13 +127,13 @@ class Session:
         except TimeLimitReached:
             out.close()
             if done:
-                print(summary(done, self.results, again))
+                print(summary(done, self.results, again, self.protocol))
             raise
         except KeyboardInterrupt as error:
             raise RunInterrupted("stopped. Run the same command again to go on.") from error
         finally:
             out.close()
-        print(summary(done, self.results, again))
+        print(summary(done, self.results, again, self.protocol))
         return done
 
     def _coming(self, planned: Sequence[Cell], settings: Settings, out: Reporter) -> Iterator[Result]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from pathlib import Path
 
 from hebbbench.board.alignment import alignment_section
@@ -12,7 +13,7 @@ from hebbbench.board.readme import readme_beside, refresh, stale, top
 from hebbbench.board.rows import Row, tables
 from hebbbench.board.validate import Finding, validate_results
 from hebbbench.errors import unknown_name
-from hebbbench.plan import Sources, gather, plan
+from hebbbench.plan import Sources, gather, narrowed, plan
 from hebbbench.record.store import write_atomic
 
 __all__ = [
@@ -48,13 +49,17 @@ def render(sources: Sources) -> str:
     return page(tables(sources, sifted), cells, sifted.ignored, sections)
 
 
-def build(results: Path) -> str:
+def build(results: Path, protocols: Sequence[str] = ()) -> str:
     """The text of LEADERBOARD.md for the results folder, with the registry's protocols and rules.
+
+    Args:
+        protocols: these alone, by name or by path; all of the registry's if none is named.
 
     Raises:
         HebbBenchError: a protocol, recipe or rule file of the repository is malformed.
     """
-    return render(gather(results))
+    sources = gather(results)
+    return render(narrowed(sources, protocols) if protocols else sources)
 
 
 def write(results: Path, path: Path, readme: Path | None = None) -> None:
