@@ -26,6 +26,8 @@ def card(rule: str) -> Card:
         ("bp", ["global", "labels", "backward pass", "weight transport", "update-locked", "online"]),
         ("sign", ["global", "labels", "backward pass", "weight transport", "update-locked", "online"]),
         ("ghl", ["global", "labels", "backward pass", "weight transport", "update-locked", "online"]),
+        ("fa", ["global", "labels", "backward pass", "update-locked", "online"]),
+        ("dfa", ["global", "labels", "update-locked", "online"]),
         ("softhebb", ["layer", "online"]),
         ("oja", ["synapse", "online"]),
         ("random", ["no learning"]),

@@ -44,6 +44,7 @@ class Evidence:
     sister_synapses: bool
     other_samples: bool
     body_recorded: bool
+    errors_relayed: bool
     rule_built_graph: bool
     forwards: int
     early: bool
@@ -66,7 +67,7 @@ class Evidence:
             locality=locality,
             learns=self.learns,
             uses_labels=self.labels,
-            needs_backward_pass=self.body_recorded or self.rule_built_graph,
+            needs_backward_pass=self.errors_relayed or self.rule_built_graph,
             transports_weights=self.weight_transport,
             needs_phases=self.forwards > 1,
             update_locked=not self.early,
@@ -110,6 +111,7 @@ def measure(rule: str) -> Evidence:
         sister_synapses=_sister_weights(rig, base, closed) or _sister_inputs(rig, base, closed),
         other_samples=_couples(rig, scene),
         body_recorded=base.reached_by_autograd,
+        errors_relayed=_sees(rig, base, scene.but(misled=TARGET + 1)),
         rule_built_graph=any(call.built_graph for call in base.calls),
         forwards=round(base.forwards / len(base.changes)),
         early=base.early,
@@ -138,6 +140,7 @@ def _measure_procedure(rule: str, rig: Rig, scene: Scene, base: Played) -> Evide
         sister_synapses=True,
         other_samples=_couples(rig, scene),
         body_recorded=base.crossed_layers,
+        errors_relayed=base.crossed_layers,
         rule_built_graph=False,
         forwards=round(base.forwards / len(base.changes)),
         early=base.early,

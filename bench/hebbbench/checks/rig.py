@@ -37,6 +37,7 @@ class Scene:
         held_inputs: what a plastic layer is given in each pass, whatever arrives there; by the layer's index.
         held_outputs: what the rest of the network is given in each pass in place of a layer's output.
         added: noise laid on a plastic layer's input in each pass.
+        misled: index of a plastic layer that is given noise in place of the gradient by its potential.
     """
 
     x: list[Tensor]
@@ -45,6 +46,7 @@ class Scene:
     held_inputs: dict[int, list[Tensor]] = field(default_factory=dict)
     held_outputs: dict[int, list[Tensor]] = field(default_factory=dict)
     added: dict[int, list[Tensor]] = field(default_factory=dict)
+    misled: int | None = None
 
     def but(self, **changes: Any) -> Scene:
         """The same scene with some parts replaced."""
@@ -213,6 +215,8 @@ class Rig:
             def hook(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
                 played.outputs[-1].append(output.detach().clone())
                 played.reached_by_autograd |= output.requires_grad
+                if index == scene.misled and output.requires_grad:
+                    output.register_hook(_noise_like)
                 if index in scene.held_outputs:
                     return cast(Tensor, _Swap.apply(output, scene.held_outputs[index][number]))
                 return output
@@ -243,6 +247,11 @@ class Rig:
             played.crossed_layers |= crosses
 
         x.register_hook(note)
+
+
+def _noise_like(gradient: Tensor) -> Tensor:
+    source = torch.Generator().manual_seed(5)
+    return torch.randn(gradient.shape, generator=source, dtype=gradient.dtype) * gradient.abs().max()
 
 
 def _meets(x: Tensor, weights: list[Tensor]) -> bool:

@@ -19,7 +19,7 @@ LOCALITY: dict[Locality, str] = {
 }
 """What the update of one weight was seen to depend on."""
 
-CARD_VERSION = 2
+CARD_VERSION = 3
 """Raised by hand whenever a change to the probes changes a card; kept cards are then measured anew."""
 
 
@@ -30,7 +30,8 @@ class Card(Strict):
     locality: the widest thing that changed an update (`LOCALITY`).
     learns: whether any update was different from zero.
     uses_labels: other labels gave another update of a hidden layer.
-    needs_backward_pass: a gradient goes from layer to layer, or the rule draws one from a graph it does not declare.
+    needs_backward_pass: a gradient goes from layer to layer (another one at the next layer gave another update), or the
+        rule draws one from a graph it does not declare.
     transports_weights: later weights that leave every activity as it was still changed the update.
     needs_phases: the network ran forward more than once for one update.
     update_locked: the update was not there when the next layer began.
