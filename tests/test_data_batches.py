@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
 from torchvision.transforms import functional as reference
 
+from hebbbench.data import threads
 from hebbbench.data.batches import Batches, order
 from hebbbench.errors import DataError
 
@@ -79,10 +82,39 @@ def test_every_placement_is_right():
     batches = _batches(images, labels, augment="crop-flip", pad=2)
     places = torch.cartesian_prod(torch.arange(5), torch.arange(5), torch.arange(2))
     for i in range(2):
-        top, left, flip = places[:, 0], places[:, 1], places[:, 2] == 1
-        x, _ = batches._placed(torch.full((50,), i), top, left, flip)
+        x, _ = batches._placed(torch.full((50,), i), torch.arange(50))
         expected = [_expected(images[i], int(a), int(b), bool(c), 2) for a, b, c in places]
         torch.testing.assert_close(x, torch.stack(expected), rtol=0, atol=1e-6)
+
+
+def test_a_placement_is_told_as_it_is_drawn():
+    images, labels = _arrays(9)
+    batches = _batches(images, labels, augment="crop-flip")
+    told = [draw.tolist() for draw in batches.draw(9, torch.Generator().manual_seed(5))]
+    codes = torch.randint(162, (9,), generator=torch.Generator().manual_seed(5))
+    assert told == [(codes // 18).tolist(), (codes // 2 % 9).tolist(), (codes % 2 == 1).tolist()]
+
+
+@pytest.mark.parametrize(("numbers", "during"), [(threads.FEW, 1), (threads.FEW + 1, 2)])
+def test_a_small_batch_is_made_by_one_thread_and_others_go_on_with_theirs(numbers, during):
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with contextlib.suppress(ValueError), threads.one_for_few(numbers):
+            assert torch.get_num_threads() == during
+            raise ValueError
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+def test_a_batch_is_the_same_with_one_thread_and_with_several(augment, monkeypatch):
+    images, labels = _arrays(64, 16, 16)
+    batches = _batches(images, labels, augment=augment)
+    small = batches.batch(torch.arange(64), torch.Generator().manual_seed(1))[0]
+    monkeypatch.setattr(threads, "FEW", 0)
+    assert torch.equal(batches.batch(torch.arange(64), torch.Generator().manual_seed(1))[0], small)
 
 
 def test_draws_are_uniform():

@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from hebbbench.data.threads import one_for_few
 from hebbbench.errors import DataError
 
 Layout = Literal["image", "flat", "tokens"]
@@ -68,7 +69,8 @@ class Batches:
         height, width, _ = self.shape
         if augment == "crop-flip":
             self._rows = self._windows(pixels)
-            self._line = torch.arange(height, device=self.device)
+            self._line = torch.arange(height, device=self.device) * (self.shape[1] + 2 * pad)
+            self._starts = self._start(*self._placement(torch.arange(2 * (2 * pad + 1) ** 2)))
         else:
             self._rows = pixels.view(len(pixels), -1)
         # x = pixel * scale + shift, with one value for each number of a flattened image.
@@ -103,10 +105,23 @@ class Batches:
 
         As torchvision's: crop at (top, left) of the padded image, then mirror where `flip`. On the CPU.
         """
+        return self._placement(self._codes(size, generator))
+
+    def _codes(self, size: int, generator: torch.Generator) -> Tensor:
+        """The numbers of `size` placements. One draw a sample: each of the placements is equally likely."""
+        return torch.randint(2 * (2 * self._pad + 1) ** 2, (size,), generator=generator)
+
+    def _placement(self, code: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """The placements of these numbers: top, left and flip."""
         places = 2 * self._pad + 1
-        # One draw a sample: each of the placements is equally likely.
-        code = torch.randint(2 * places * places, (size,), generator=generator)
         return code // 2 // places, code // 2 % places, code % 2 == 1
+
+    def _start(self, top: Tensor, left: Tensor, flip: Tensor) -> Tensor:
+        """The first run of a placement's window, counted from the first of its image."""
+        height, width, _ = self.shape
+        pad = self._pad
+        # The mirror of the window at `left` is the window at 2 pad - left of the mirrored image.
+        return (flip * (height + 2 * pad) + top) * (width + 2 * pad) + torch.where(flip, 2 * pad - left, left)
 
     def batch(
         self, index: Tensor, generator: torch.Generator | None = None, part: slice = WHOLE
@@ -117,32 +132,36 @@ class Batches:
         """
         if self.augment == "none":
             return self.plain(index[part])
-        top, left, flip = self.draw(len(index), _need_cpu(generator, "augmentation"))
-        return self._placed(index[part], top[part], left[part], flip[part])
+        code = self._codes(len(index), _need_cpu(generator, "augmentation"))
+        return self._placed(index[part], code[part])
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(x, y) of the samples `index`, int64 (B,), never augmented."""
         if self.augment == "none":
             index = index.to(self.device, non_blocking=True)
-            return self._normalised(self._rows.index_select(0, index)), self._labels.index_select(0, index)
-        centre = torch.full_like(index, self._pad)
-        return self._placed(index, centre, centre, torch.zeros_like(index, dtype=torch.bool))
+            return self._read(index, index)
+        places = 2 * self._pad + 1
+        centre = torch.full((len(index),), 2 * (self._pad * places + self._pad))
+        return self._placed(index, centre)
 
-    def _placed(self, index: Tensor, top: Tensor, left: Tensor, flip: Tensor) -> tuple[Tensor, Tensor]:
+    def _placed(self, index: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, y) of the samples `index` at the placements of these numbers, which are on the CPU; both (B,)."""
         height, width, _ = self.shape
         pad = self._pad
         index = index.to(self.device, non_blocking=True)
-        # The mirror of the window at `left` is the window at 2 pad - left of the mirrored image.
-        start = (flip * (height + 2 * pad) + top) * (width + 2 * pad) + torch.where(flip, 2 * pad - left, left)
-        start = start.to(self.device, non_blocking=True)
+        start = self._starts.index_select(0, code).to(self.device, non_blocking=True)
         first = index * (2 * (height + 2 * pad) * (width + 2 * pad)) + start
-        runs = first[:, None] + self._line * (width + 2 * pad)
-        rows = self._rows.index_select(0, runs.view(-1)).view(len(index), -1)
-        return self._normalised(rows), self._labels.index_select(0, index)
+        return self._read(index, (first[:, None] + self._line).view(-1))
+
+    def _read(self, index: Tensor, runs: Tensor) -> tuple[Tensor, Tensor]:
+        """(x, y) of the samples `index`, whose pixels lie in these rows of what is stored."""
+        with one_for_few(len(index) * len(self._scale)):
+            rows = self._rows.index_select(0, runs).view(len(index), -1)
+            return self._normalised(rows), self._labels.index_select(0, index)
 
     def _normalised(self, rows: Tensor) -> Tensor:
         """uint8 (B, H * W * C) to float32 in this object's layout."""
-        # In place: a batch allocates one float buffer.
+        # In place: a batch allocates one float buffer. Not `addcmul`, which rounds once where this rounds twice.
         x = rows.to(torch.float32).mul_(self._scale).add_(self._shift)
         if self.layout == "flat":
             return x
