@@ -14,7 +14,6 @@ from collections.abc import Callable
 from functools import partial
 from typing import ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
 POOLS: dict[str, Callable[[], nn.Module]] = {
@@ -32,8 +31,26 @@ class Triangle(nn.Module):
         self.power = power
 
     def forward(self, u: Tensor) -> Tensor:
-        y = torch.relu(u - u.mean(dim=1, keepdim=True))
+        y = (u - u.mean(dim=1, keepdim=True)).relu_()  # in place in the difference, which nobody else reads
         return y if self.power == 1 else y.pow(self.power)
+
+    def extra_repr(self) -> str:
+        return f"power={self.power}"
+
+
+class Power(nn.Module):
+    """y^power of what a maximum was taken over.
+
+    A positive power of y ≥ 0 keeps the order, so max(y)^power is max(y^power), and behind the pool there is a quarter
+    as much to raise.
+    """
+
+    def __init__(self, power: float) -> None:
+        super().__init__()
+        self.power = power
+
+    def forward(self, y: Tensor) -> Tensor:
+        return y.pow(self.power)
 
     def extra_repr(self) -> str:
         return f"power={self.power}"
@@ -86,8 +103,11 @@ class DeepHebb(nn.Module):
             nn.init.kaiming_normal_(convolution.weight, nonlinearity="relu")
             modules[f"norm{i}"] = nn.BatchNorm2d(channels, affine=False)
             modules[f"conv{i}"] = convolution
-            modules[f"act{i}"] = nn.ReLU() if activation == "relu" else Triangle(power)
+            behind = activation == "triangle" and pool == "max" and power > 0 and power != 1
+            modules[f"act{i}"] = nn.ReLU() if activation == "relu" else Triangle(1.0 if behind else power)
             modules[f"pool{i}"] = POOLS[pool]()
+            if behind:
+                modules[f"power{i}"] = Power(power)
             channels, height, width = units, height // 2, width // 2
         if mean:
             modules["mean"] = nn.AdaptiveAvgPool2d(1)

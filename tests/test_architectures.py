@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import references
 from hebbbench import registry
-from hebbbench.architectures.deephebb import Triangle
+from hebbbench.architectures.deephebb import Power, Triangle
 from hebbbench.data import dataset_spec
 from hebbbench.errors import ProtocolError, UnknownNameError
 from hebbbench.plasticity.select import select
@@ -130,12 +130,13 @@ def test_each_deephebb_block_is_norm_conv_activation_pool():
     model = build("deephebb", widths=(4, 5, 6), activation="triangle", padding="reflect")
     kinds = [type(module).__name__ for module in model.body]
     assert kinds == [
-        *("BatchNorm2d", "Conv2d", "Triangle", "MaxPool2d"),
-        *("BatchNorm2d", "Conv2d", "Triangle", "MaxPool2d"),
+        *("BatchNorm2d", "Conv2d", "Triangle", "MaxPool2d", "Power"),
+        *("BatchNorm2d", "Conv2d", "Triangle", "MaxPool2d", "Power"),
         *("BatchNorm2d", "Conv2d", "Triangle", "AvgPool2d"),
         "Flatten",
     ]
-    assert [m.power for m in model.body if isinstance(m, Triangle)] == [0.7, 1.4, 1.0]
+    assert [m.power for m in model.body if isinstance(m, Power)] == [0.7, 1.4]
+    assert [m.power for m in model.body if isinstance(m, Triangle)] == [1.0, 1.0, 1.0]
     assert {m.padding_mode for m in model.body if isinstance(m, nn.Conv2d)} == {"reflect"}
     assert not [p for m in model.body if isinstance(m, nn.BatchNorm2d) for p in m.parameters()]
     assert model.head.dropout.p == 0.5
@@ -151,6 +152,45 @@ def test_deephebb_takes_other_sizes(shape):
 def test_triangle_is_its_naive_loop(power):
     u = torch.randn(2, 5, 3, 4, generator=torch.Generator().manual_seed(0)).double()
     torch.testing.assert_close(Triangle(power)(u), references.triangle(u, power), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("power", [0.7, 1.4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_power_keeps_the_order_of_what_a_maximum_is_taken_over(power, dtype):
+    """All of bfloat16's numbers from 0 to infinity, and as many of float32's, evenly over its bits."""
+    bits = torch.arange(0x7F80 + 1, dtype=torch.int32)
+    y = (bits << 16).view(torch.float32).to(dtype) if dtype == torch.bfloat16 else (bits * 65521).view(torch.float32)
+    raised = Power(power)(y[: len(y) // 32 * 32])  # whole vectors: a processor may raise what is left otherwise
+    assert (raised[1:] >= raised[:-1]).all()
+
+
+@pytest.mark.parametrize("powers", [(0.7, 1.4, 1.0), (1.0, 2.0, 0.5)])
+def test_behind_the_pool_a_power_gives_what_it_gives_before_it(powers):
+    options = {"widths": (16, 16, 16), "activation": "triangle", "padding": "reflect"}
+    model = build("deephebb", powers=powers, **options)
+    x = h = batch(model)
+    with torch.no_grad():
+        for i, power in enumerate(powers, start=1):
+            u = getattr(model.body, f"conv{i}")(getattr(model.body, f"norm{i}")(h))
+            h = getattr(model.body, f"pool{i}")(Triangle(power)(u))
+        assert torch.equal(model.body(x), h.flatten(1))
+
+
+def test_no_power_is_put_behind_a_pool_that_takes_no_maximum_or_where_it_turns_the_order():
+    options = {"widths": (4, 5, 6), "activation": "triangle"}
+    for more in ({"pools": ("avg", "avg4", "avg")}, {"powers": (-1.0, 0.0, 1.0)}):
+        model = build("deephebb", **options, **more)
+        assert not [m for m in model.body if isinstance(m, Power)]
+        kept = more.get("powers", (0.7, 1.4, 1.0))
+        assert tuple(m.power for m in model.body if isinstance(m, Triangle)) == kept
+
+
+def test_a_power_behind_a_pool_passes_a_finite_gradient_where_all_is_zero():
+    u = torch.zeros(1, 2, 4, 4)
+    u[:, 1, 0, 0] = -1
+    u.requires_grad_()
+    Power(0.7)(nn.MaxPool2d(4, 2, 1)(Triangle(1.0)(u))).sum().backward()
+    assert torch.isfinite(u.grad).all()
 
 
 @pytest.mark.parametrize("power", [0.7, 1.0, 1.4])

@@ -404,6 +404,13 @@ def test_a_unit_of_unit_norm_hardly_learns():
     assert delta[0].abs().max() <= 1e-4 < delta[1:].abs().max()
 
 
+@pytest.mark.parametrize("case", [[1.0, -2.0], [-3.0, -1.0], [0.0, 0.0], [float("nan"), 1.0], [-float("inf"), 1.0]])
+def test_the_layer_maximum_is_that_of_the_magnitudes(case):
+    delta = torch.tensor([case])
+    naive = delta / (delta.abs().max() + 1e-30)
+    torch.testing.assert_close(layer_max(delta), naive, rtol=0, atol=0, equal_nan=True)
+
+
 @pytest.mark.parametrize("count", [1, 3, 1000])
 def test_after_the_layer_maximum_sum_and_mean_over_the_batch_are_one(count):
     mean = exact((4, 6)).double()

@@ -37,7 +37,8 @@ def layer_max(delta: Tensor) -> Tensor:
     With it the sum and the mean over a batch are the same update, and the number of steps, not of samples,
     decides how much is learnt. Source: the public code of SoftHebb (arXiv:2209.11883) and GHL (arXiv:2601.21367).
     """
-    return delta / (delta.abs().max() + 1e-30)
+    least, most = delta.aminmax()  # one pass, where |Δw| would be written out first
+    return delta / (torch.maximum(most, -least) + 1e-30)
 
 
 def norm_rate(weight: Tensor, power: float) -> Tensor:
