@@ -12,6 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from board_fixtures import CARD, DIGITS, WIDTHS, make_result
+from hebbbench import files
 from hebbbench.errors import ResultError
 from hebbbench.record import store
 from hebbbench.record.card import BADGES, badges, letters
@@ -220,7 +221,7 @@ def test_a_crash_while_writing_leaves_the_old_file_and_no_other(result, tmp_path
     with monkeypatch.context() as patch:
         patch.setattr(os, call, crash)
         with pytest.raises(KeyboardInterrupt):
-            store.write_atomic(path, b"new")
+            files.write_atomic(path, b"new")
     assert path.read_bytes() == before
     assert list(path.parent.iterdir()) == [path]
 
@@ -239,7 +240,7 @@ def test_a_full_disk_is_an_error_with_a_remedy_and_leaves_nothing_behind(result,
 
 def test_a_new_file_replaces_the_old_one_whole(result, tmp_path):
     path = store.save(result, tmp_path)
-    store.write_atomic(path, b"new")
+    files.write_atomic(path, b"new")
     assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o644
     assert list(path.parent.iterdir()) == [path]

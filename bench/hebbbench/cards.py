@@ -10,9 +10,9 @@ from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import HebbBenchError, ResultError, RuleError
+from hebbbench.files import write_atomic
 from hebbbench.record.card import CARD_VERSION, Card
 from hebbbench.record.schema import NUMERICS_VERSION
-from hebbbench.record.store import write_atomic
 from hebbbench.validation import canonical_json
 
 

@@ -13,8 +13,8 @@ from hebbbench.board.readme import readme_beside, refresh, stale, top
 from hebbbench.board.rows import Row, tables
 from hebbbench.board.validate import Finding, validate_results
 from hebbbench.errors import unknown_name
+from hebbbench.files import write_atomic
 from hebbbench.plan import Sources, gather, narrowed, plan
-from hebbbench.record.store import write_atomic
 
 __all__ = [
     "Finding",
@@ -69,7 +69,7 @@ def write(results: Path, path: Path, readme: Path | None = None) -> None:
         HebbBenchError: as `build`, or a file cannot be written.
     """
     sources = gather(results)
-    write_atomic(path, render(sources).encode())
+    write_atomic(path, render(sources).encode(), "--output")
     if readme is not None:
         refresh(readme, top(sources))
 

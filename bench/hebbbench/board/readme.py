@@ -9,8 +9,8 @@ from hebbbench.board.current import sift
 from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table, tables
 from hebbbench.board.text import NOTHING, percent
 from hebbbench.errors import ResultError
+from hebbbench.files import write_atomic
 from hebbbench.plan import Sources
-from hebbbench.record.store import write_atomic
 
 BEGIN, END = "<!-- board:begin -->", "<!-- board:end -->"
 SHOWN_RULES = 8
@@ -82,7 +82,7 @@ def readme_beside(board: Path) -> Path | None:
 
 def refresh(path: Path, rows: str) -> None:
     """Write `rows` between the markers of the file at `path`, whole or not at all."""
-    write_atomic(path, with_rows(path.read_text(encoding="utf-8"), rows, path).encode())
+    write_atomic(path, with_rows(path.read_text(encoding="utf-8"), rows, path).encode(), "--output")
 
 
 def stale(path: Path, rows: str) -> bool:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hebbbench import __version__
+from hebbbench.files import write_atomic
 from hebbbench.record.card import Card
-from hebbbench.record.store import write_atomic
 from hebbbench.report import table
 from hebbbench.validation import Strict, canonical_json
 
@@ -82,4 +82,4 @@ def save_json(reports: Sequence[Report], path: Path) -> None:
         "passed": bool(reports) and all(report.passed for report in reports),
         "reports": [report.plain() for report in reports],
     }
-    write_atomic(path, (canonical_json(plain) + "\n").encode())
+    write_atomic(path, (canonical_json(plain) + "\n").encode(), "--json")

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -20,6 +19,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
+
+from hebbbench.errors import ResultError
+from hebbbench.files import write_atomic
 
 USUAL = "library"
 LEAST = 10**8
@@ -82,13 +84,10 @@ class Routes:
         """Add the choices to the file. A folder that cannot be written costs other runs a measurement, no more."""
         if self._file is None:
             return
-        with contextlib.suppress(OSError):
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            # What another process has chosen meanwhile stands: it may be in use there.
-            self.chosen = {**self.chosen, **self._kept()}
-            partial = self._file.with_suffix(f".{os.getpid()}.partial")
-            partial.write_text(json.dumps(self.chosen, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-            partial.replace(self._file)
+        # What another process has chosen meanwhile stands: it may be in use there.
+        self.chosen = {**self.chosen, **self._kept()}
+        with contextlib.suppress(ResultError):
+            write_atomic(self._file, (json.dumps(self.chosen, indent=1, sort_keys=True) + "\n").encode(), "--cache")
 
 
 ROUTES = Routes()

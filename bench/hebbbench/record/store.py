@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from hebbbench.errors import HebbBenchError, ResultError
+from hebbbench.files import write_atomic
 from hebbbench.record.schema import Result
 from hebbbench.sections import AxisValue
 from hebbbench.validation import validate
@@ -28,43 +28,6 @@ def to_text(result: Result) -> str:
     """The canonical text: sorted keys, two spaces, one trailing newline, no NaN."""
     plain = result.model_dump(mode="json")
     return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-
-
-def write_atomic(path: Path, content: bytes, option: str = "--results") -> None:
-    """Write `content` to `path` so that the file is the old one or the new one, never a part of either.
-
-    Args:
-        option: of the command line, with which another folder can be chosen.
-
-    Raises:
-        ResultError: the folder cannot be written or the disk is full.
-    """
-    path = path.resolve() if path.is_symlink() else path
-    try:
-        if path.exists() and not path.is_file():
-            path.write_bytes(content)  # a device or pipe, such as /dev/stdout: nothing to replace
-            return
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-        try:
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(content)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise ResultError(
-            f"{path} cannot be written: {error.strerror}. Free some space or choose another folder with {option}."
-        ) from error
 
 
 def check_writable(root: Path) -> None:

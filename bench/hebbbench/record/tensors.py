@@ -70,7 +70,7 @@ def save(path: Path, tensors: dict[str, Tensor], title: str, shapes: dict[str, t
     """
     from safetensors.torch import save as to_bytes
 
-    from hebbbench.record.store import write_atomic
+    from hebbbench.files import write_atomic
     from hebbbench.validation import canonical_json
 
     plain = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()}

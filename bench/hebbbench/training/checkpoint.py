@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from hebbbench.record.store import write_atomic
+from hebbbench.files import write_atomic
 from hebbbench.world import ALONE, World
 
 FORMAT = 2
