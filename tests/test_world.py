@@ -265,7 +265,7 @@ def test_the_command_line_on_two_processes(lab):
         for curve, points in one.curves.items():
             assert two.curves[curve] == [pytest.approx(point, abs=2e-3) for point in points], curve
     assert results["failing"].status == "failed"
-    assert results["failing"].reason == "process 1: ValueError during training: 3"
+    assert results["failing"].reason == "process 1: ValueError during training: 3 (failing.py, line 12)"
 
 
 def timed(work: Any) -> dict[str, float]:

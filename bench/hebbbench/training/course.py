@@ -22,11 +22,12 @@ from hebbbench.training.apparatus import Apparatus
 from hebbbench.training.device import reset_peak_memory
 from hebbbench.training.features import accuracy
 from hebbbench.training.interrupt import StopRequest, stop_requests
-from hebbbench.training.learner import Learner, objective
+from hebbbench.training.learner import Learner
 from hebbbench.training.loop import Diverged, Loop, batches_per_epoch, restore, stages
 from hebbbench.training.measured import describe_model
 from hebbbench.training.network import build_model
 from hebbbench.training.observer import Observer
+from hebbbench.training.passes import objective
 from hebbbench.training.probing import Probing
 from hebbbench.training.rehearsal import repeats_bits
 from hebbbench.training.witness import Witness

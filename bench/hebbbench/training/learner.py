@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hebbbench import registry
@@ -21,10 +18,12 @@ from hebbbench.plasticity.feedback import lay
 from hebbbench.plasticity.procedure import Procedure
 from hebbbench.plasticity.recompute import run_again_backward
 from hebbbench.plasticity.rule import Rule
-from hebbbench.recipe import Resolved
+from hebbbench.protocol import Protocol
 from hebbbench.rng import derive, generator, seed_torch, torch_seeded
 from hebbbench.training import optimise
 from hebbbench.training.network import build_model, drops, initialise, normalisations_before
+from hebbbench.training.onlooker import Look, Watch
+from hebbbench.training.passes import EndToEnd, Local, Pass, Whole
 from hebbbench.training.sparsity import Penalty
 from hebbbench.world import ALONE, World
 
@@ -33,33 +32,6 @@ DEEP = 100
 
 EXPLODED = 1e8
 """A weight beyond this has diverged, though it still is a number."""
-
-
-class Onlooker(Protocol):
-    """Who looks on at training, and remembers."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """What a later process needs to go on."""
-
-    def load_state_dict(self, saved: dict[str, Any]) -> None:
-        """Take back what `state_dict` gave."""
-
-
-class Watch(Onlooker, Protocol):
-    """Who looks on at a step (see `hebbbench.training.alignment`)."""
-
-    def begin(self, step: int) -> None:
-        """Before the pass."""
-
-    def end(self, x: Tensor, targets: Tensor) -> None:
-        """After the pass of a batch, when every update is in `grad`, before the optimizer."""
-
-
-class Look(Onlooker, Protocol):
-    """Who looks at a batch and the update it led to (see `hebbbench.training.observer`)."""
-
-    def see(self, number: int, x: Tensor, labels: Tensor) -> None:
-        """When every update is in `grad`, before the optimizer."""
 
 
 class Learner:
@@ -111,16 +83,10 @@ class Learner:
             self.model.to(memory_format=torch.channels_last)
         for layer in self.plasticity.layers:
             layer.state = {name: value.to(device) for name, value in layer.state.items()}
-        self.procedure = self._procedure(rule, recipe) if rule.shape == "step" else None
+        self.procedure = self._procedure(rule, cell) if rule.shape == "step" else None
         self.seed = cell.seed
         self.device = device
-        self.mixed = work.precision == "bfloat16"
-        if self.mixed and self.procedure is not None:
-            raise ProtocolError(
-                f"precision = 'bfloat16': rule {rule.__name__} settles in many small steps, which bfloat16 would round "
-                "away. Run it under a protocol in float32."
-            )
-        self.loss = cell.work.loss
+        self.loss = work.loss
         self.noise = recipe.training.noise
         self.penalty = self._penalty(rule, recipe.training.sparsity)
         self.feedback = rule.feedback
@@ -130,8 +96,20 @@ class Learner:
         self.draws = drops(self.model) or rule.feedback == "batchwise_sign"
         self.observer: Look | None = None
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
-        # A local rule's pass may end at its last layer unless running statistics behind it are still wanted.
-        self.stop_after_last = work.probe is not None and work.probe.statistics_samples > 0
+        self.passing = self._passing(work)
+
+    def _passing(self, work: Protocol) -> Pass:
+        """How this rule's update is found."""
+        others = self._others if self.trains_readout else []
+        mixed = work.precision == "bfloat16"
+        parts = (self.model, self.plasticity, self.world, self.loss, others, mixed)
+        if self.procedure is not None:
+            return Whole(*parts, self.procedure)
+        if self.end_to_end:
+            return EndToEnd(*parts, self.penalty)
+        # The pass may end at the last layer unless running statistics behind it are still wanted.
+        estimated = work.probe is not None and work.probe.statistics_samples > 0
+        return Local(*parts, self.trains_readout, estimated)
 
     def _penalty(self, rule: type[Rule], sparsity: float) -> Penalty | None:
         if not sparsity:
@@ -143,7 +121,13 @@ class Learner:
             )
         return Penalty(self.model, [layer.name for layer in self.plasticity.layers], sparsity)
 
-    def _procedure(self, rule: type[Rule], recipe: Resolved) -> Procedure:
+    def _procedure(self, rule: type[Rule], cell: Cell) -> Procedure:
+        recipe = cell.recipe
+        if cell.work.precision == "bfloat16":
+            raise ProtocolError(
+                f"precision = 'bfloat16': rule {rule.__name__} settles in many small steps, which bfloat16 would round "
+                "away. Run it under a protocol in float32."
+            )
         if recipe.training.schedule == "layerwise":
             raise ProtocolError(
                 f"schedule = 'layerwise': rule {rule.__name__} is a procedure for the whole network, and no layer of "
@@ -207,14 +191,7 @@ class Learner:
         self._train_mode(only)
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
-        loss = None
-        if self.procedure is not None:
-            loss = self.procedure.run(x, labels, self.world)
-            self.world.sum_in_place(gradients(self.model.parameters()))
-        elif self.end_to_end:
-            loss = self._end_to_end_pass(x, labels, only)
-        else:
-            loss = self._local_pass(x, labels, only)
+        loss = self.passing.find_update(x, labels, only)
         if self.specs[0].clip is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.specs[0].clip)
         return loss
@@ -233,45 +210,6 @@ class Learner:
                 optimizer.step()
         self.plasticity.constrain(only)
 
-    def _end_to_end_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor:
-        needs_gradient = self.plasticity.moment == "backward"
-        with self.plasticity.learning(labels, x, only):
-            with self._precision():
-                with nullcontext() if needs_gradient else torch.no_grad():
-                    features = self.model.body(x)
-                logits, loss = self._read_out(features, labels)
-            if self.plasticity.wants_error:
-                self.plasticity.on_error(output_error(self.loss, logits.detach(), labels))
-            self.world.weighted(loss if self.penalty is None else loss + self.penalty.take()).backward()
-        return self._reduced(loss)
-
-    def _local_pass(self, x: Tensor, labels: Tensor, only: int | None) -> Tensor | None:
-        stop = not self.trains_readout and (self.stop_after_last or only is not None)
-        with torch.no_grad(), self.plasticity.learning(labels, x, only, stop), self._precision():
-            features = self.model.body(x)
-        if not self.trains_readout:
-            return None
-        with self._precision():
-            _, loss = self._read_out(features, labels)
-        self.world.weighted(loss).backward()
-        return self._reduced(loss)
-
-    def _read_out(self, features: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """The answers, in float32 if products are in bfloat16, and the mean loss of this process's samples."""
-        answers = self.model.head(features)
-        if self.mixed:
-            answers = answers.float()
-        return answers, objective(self.loss, answers, targets)
-
-    def _reduced(self, loss: Tensor) -> Tensor:
-        """The mean loss of the whole batch, whose gradients the read-out and its like then have."""
-        self.world.sum_in_place(gradients(self._others))
-        return self.world.mean(loss.detach())
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Products in bfloat16 where the protocol says so; weights, competition and sums stay in float32."""
-        return torch.autocast(self.device.type, torch.bfloat16) if self.mixed else nullcontext()
-
     def _train_mode(self, only: int | None) -> None:
         """Normalisation layers in front of a frozen layer use their running statistics."""
         self.model.train()
@@ -283,21 +221,14 @@ class Learner:
     def logits(self, x: Tensor) -> Tensor:
         """The frozen network's output (N, classes)."""
         self.model.eval()
-        output: Tensor = self.model.head(self._activity(x))
+        output: Tensor = self.model.head(self.passing.activity(x))
         return output
 
     @torch.no_grad()
     def features(self, x: Tensor) -> Tensor:
         """The frozen body's output (N, features)."""
         self.model.eval()
-        return self._activity(x).flatten(1)
-
-    def _activity(self, x: Tensor) -> Tensor:
-        """The last hidden activity: of one pass, or of the rule's own way to answer."""
-        if self.procedure is not None and self.procedure.settles:
-            return self.procedure.features(x)
-        output: Tensor = self.model.body(x)
-        return output
+        return self.passing.activity(x).flatten(1)
 
     def diverged(self) -> tuple[str, str] | None:
         """The first parameter that is no number or has exploded, and which of the two; None if all is well.
@@ -345,18 +276,3 @@ class Learner:
             self.observer.load_state_dict(saved["observer"])
         if self.watch is not None:
             self.watch.load_state_dict(saved["watch"])
-
-
-def gradients(parameters: Iterable[nn.Parameter]) -> list[Tensor]:
-    """The gradients there are."""
-    return [parameter.grad for parameter in parameters if parameter.grad is not None]
-
-
-def objective(kind: str, answers: Tensor, targets: Tensor) -> Tensor:
-    """The protocol's loss, a scalar: cross-entropy with classes (N,), or mean squared error to targets (N, outputs)."""
-    return F.mse_loss(answers, targets) if kind == "mse" else F.cross_entropy(answers, targets)
-
-
-def output_error(kind: str, answers: Tensor, targets: Tensor) -> Tensor:
-    """The gradient of a sample's loss at the network's answers, up to a factor, (N, outputs)."""
-    return answers - targets if kind == "mse" else answers.softmax(1) - F.one_hot(targets, answers.shape[1])

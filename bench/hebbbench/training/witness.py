@@ -12,8 +12,9 @@ from hebbbench.plasticity.divided import divide
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.plasticity.terms import hebb
 from hebbbench.rng import derive, seed_torch
-from hebbbench.training.learner import Learner, gradients, objective
+from hebbbench.training.learner import Learner
 from hebbbench.training.network import Network
+from hebbbench.training.passes import gradients, objective
 
 
 class Witness:
