@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.divided import SharedPre, WholePre
 from hebbbench.plasticity.later import Later
+from hebbbench.plasticity.pieces import Rows, potential
 from hebbbench.plasticity.recompute import will_run_again
 from hebbbench.plasticity.rule import Rule, per_layer
 from hebbbench.plasticity.select import select
@@ -49,13 +50,15 @@ class PlasticLayer:
         self.whole = whole
         self.state = rule.init(weight_rows(module.weight.detach()))
         self._pre: Pre | None = None
-        self._post: Tensor | None = None
+        self._post: Tensor | Rows | None = None
         self._held: list[tuple[Tensor, int]] = []
         self._observed = False
         self._begun: Later | Tensor | None = None
         asked = rule.signals
         # State may change as the equation runs, so a rule that has one is asked once, when all is there.
         self._begins_early = "grad" in asked and "state" not in asked and bool({"pre", "post"} & set(asked))
+        # In pieces memory is saved and some work done twice: worth it while other layers' activity is held.
+        self._in_pieces = self._begins_early and not whole
 
     @property
     def weight(self) -> Tensor:
@@ -73,7 +76,11 @@ class PlasticLayer:
         if "pre" in self.rule.signals:
             self._pre = self._seen(pre_of(self._hold(x), output, self.module))
         if "post" in self.rule.signals:
-            self._post = post_rows(self._hold(output), self.module)
+            held = self._hold(output)
+            if self._in_pieces and held.dtype != self.module.weight.dtype and held.device.type == "cpu":
+                self._post = potential(held, self.module)
+                return
+            self._post = post_rows(held, self.module)
             if self.whole:
                 self._post = self.world.rows(self._post)
 
@@ -95,6 +102,10 @@ class PlasticLayer:
         try:
             begun = self._ask({**outside, "grad": Later()})
         except Exception:  # whatever fails for want of the gradient is asked again when it is there
+            if isinstance(self._post, Rows):  # or for want of the whole potential: then with that, first
+                self._in_pieces, self._post = False, self._post.whole()
+                self.begin(**outside)
+                return
             self._begins_early = False
         else:
             self._let_go()

@@ -5,8 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 
 from hebbbench.errors import RuleError
+from hebbbench.plasticity.pieces import rowwise
 
 
+@rowwise
 def soft_wta(post: Tensor, temperature: float) -> Tensor:
     """Soft winner-take-all: softmax(u / τ) over units, (B, out).
 
@@ -17,6 +19,7 @@ def soft_wta(post: Tensor, temperature: float) -> Tensor:
     return (post / temperature if temperature != 1 else post).softmax(dim=1)
 
 
+@rowwise
 def losers_flipped(y: Tensor, post: Tensor) -> Tensor:
     """The anti-Hebbian sign flip: +y for the unit with the largest potential in a row, −y for all others.
 

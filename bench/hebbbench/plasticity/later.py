@@ -12,6 +12,8 @@ from typing import Any
 
 from torch import Tensor
 
+from hebbbench.plasticity.pieces import Rows
+
 OPERATORS = (
     *("neg", "abs", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow"),
     *("lt", "le", "gt", "ge", "eq", "ne", "matmul", "rmatmul", "getitem"),
@@ -65,7 +67,15 @@ def _noted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Later:
     name = getattr(function, "__name__", "")
     if (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or "out" in kwargs:
         raise NeededNow(f"{name} changes a tensor in place")
+    if _in_pieces((args, kwargs)):
+        raise NeededNow("activity that is not written out cannot wait")
     return Later(function, *args, **kwargs)
+
+
+def _in_pieces(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(_in_pieces(item) for item in value.values())
+    return any(_in_pieces(item) for item in value) if isinstance(value, list | tuple) else isinstance(value, Rows)
 
 
 def _filled(value: Any, tensor: Tensor, done: dict[int, Any]) -> Any:

@@ -79,7 +79,7 @@ class LinearPre:
         return self.rows.square().sum(1)
 
     def outer(self, a: Tensor) -> Tensor:
-        return (a.T.to(self._x.dtype) @ self._x).to(a.dtype).div_(self.count)
+        return (a.to(self._x.dtype).T @ self._x).to(a.dtype).div_(self.count)
 
     def potential(self, weight: Tensor) -> Tensor:
         return (self._x @ weight.to(self._x.dtype).T).to(self._dtype)
