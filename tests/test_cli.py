@@ -15,6 +15,7 @@ import hebbbench
 from conftest import At, Lab
 from hebbbench import cards, checks, cli, registry
 from hebbbench.checks import Card, badges
+from hebbbench.errors import HebbBenchError
 from hebbbench.record import store
 from hebbbench.training import course
 
@@ -304,6 +305,22 @@ def test_the_library_measures_the_card_too(lab):
     result = hebbbench.run(lab.protocol(), "oja", results=lab.results)
     assert result.card == cards.card("oja")
     assert store.load(lab.results / "digits-mlp" / "oja" / "seed-0.json") == result
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, r"has 2 cells of rule 'random' at axes = \{\}, .* Name a value for each axis: width: \[0\.0, 0\.5\]"),
+        ({"axes": {"width": 3}}, "axis width = 3 is not in protocol 'digits-mlp'"),
+        ({"seed": "0"}, "seed = '0' is no whole number"),
+        ({"seed": -1}, "seed = -1 is no whole number"),
+        ({"recipe": {"provenance": "default", "epoch": 3}}, "recipe: unknown key 'epoch'. Did you mean 'epochs'"),
+    ],
+)
+def test_from_python_too_a_mistake_is_told_before_anything_is_trained(lab, trained, arguments, message):
+    with pytest.raises(HebbBenchError, match=message):
+        hebbbench.run(lab.protocol("digits-mlp", AXIS), "random", **arguments)
+    assert trained == []
 
 
 # Mistakes

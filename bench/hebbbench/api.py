@@ -9,12 +9,14 @@ from typing import Any
 from hebbbench import registry
 from hebbbench.cards import card_of_cell
 from hebbbench.cell import cells
+from hebbbench.errors import ProtocolError
 from hebbbench.progress import Reporter, Silent
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
 from hebbbench.record.schema import Result
 from hebbbench.sections import AxisValue
 from hebbbench.training.run import Settings, run_cell
+from hebbbench.validation import validate
 
 
 def run(
@@ -44,9 +46,18 @@ def run(
         HebbBenchError: a name, a recipe or the data is wrong; nothing has been trained.
     """
     found = protocol if isinstance(protocol, Protocol) else registry.protocol(str(protocol))
+    if not isinstance(seed, int) or seed < 0:
+        raise ProtocolError(f"seed = {seed!r} is no whole number from 0; protocol '{found.name}' has {found.seeds}.")
     if isinstance(recipe, dict):
-        recipe = Recipe.model_validate(recipe)
-    (cell,) = cells(found, [str(rule)], [seed], axes or {}, recipe)
+        recipe = validate(Recipe, recipe, "recipe")
+    asked = cells(found, [str(rule)], [seed], axes or {}, recipe)
+    if len(asked) != 1:
+        values = "; ".join(f"{name}: {axis.values}" for name, axis in found.axes.items())
+        raise ProtocolError(
+            f"protocol '{found.name}' has {len(asked)} cells of rule '{rule}' at axes = {axes or {}}, and one is run "
+            f"here. Name a value for each axis: {values}."
+        )
+    (cell,) = asked
     settings, reporter = settings or Settings(), reporter or Silent()
     measure = partial(card_of_cell, cell, settings.cache, reporter.say)
     return run_cell(cell, results, settings, reporter, card=measure)
