@@ -160,7 +160,10 @@ print(peak_memory(learner.device) - start)
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory cannot be reset here")
 def test_1202_layers_take_two_steps_of_ghl_in_little_memory():
-    """At a quarter of ResNet-1202's width and batch 4 a fresh process's peak rises by 60 MiB; without, by 128."""
+    """At a quarter of ResNet-1202's width and batch 4 a fresh process's peak rises by 60 MiB; without, by 128.
+
+    With torch 2.6, the oldest that is supported, it rises by 93.
+    """
     arguments = [sys.executable, "-c", SCRIPT, "1202", "4", "default", "4"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[-1]) < 90 * 2**20
+    assert int(done.stdout.split()[-1]) < 110 * 2**20
