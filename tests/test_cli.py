@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -67,6 +68,7 @@ def test_run_keeps_one_canonical_file_a_cell_and_says_where(lab, call, trained):
     ]
     assert all(item.problem is None for item in store.scan(lab.root / "runs"))
     assert "[6/6] tiny · random · seed 7" in out
+    assert out.count("warning: seed 7 is not one of tiny's, 0, 1, 2, 3, 4: no board counts it") == 1
     for path in (lab.root / "runs").rglob("*.json"):
         value = json.loads(path.read_text())["metrics"]["probe.test.accuracy"]["value"]
         assert f"{100 * value:.2f} %" in out
@@ -424,10 +426,12 @@ def test_the_commands_a_run_suggests_exist(lab, call):
 
 def test_what_a_run_suggests_for_a_protocol_or_rule_in_a_file_can_be_run_as_it_stands(lab, call):
     path = lab.protocol_file()
-    _, out, _ = call("run", "-p", path, "-r", lab.rule("mine", "grad: return -grad"))
-    (suggested,) = re.findall(r"hebbbench (run .*)$", out, flags=re.MULTILINE)
-    code, _, err = call(*suggested.replace("--seed all", "--seed 0").split())
-    assert (code, err) == (0, "")
+    _, out, _ = call("run", "-p", path, "-r", lab.rule("mine", "grad: return -grad"), "--results", "my runs")
+    suggested = re.findall(r"hebbbench ((?:run|leaderboard) .*)$", out, flags=re.MULTILINE)
+    assert len(suggested) == 2
+    for command in suggested:
+        code, _, err = call(*shlex.split(command.replace("--seed all", "--seed 0")))
+        assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize("command", ["--help", "-h", "run --help", "list --help", "tune --help"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -128,7 +129,7 @@ def whole_row(planned: Sequence[Cell], protocol: str) -> str:
     """The command that completes what was run: all seeds, beside a rule to compare with."""
     rule = planned[0].rule
     other = "bp" if rule != "bp" else "random"
-    return f"hebbbench run --protocol {protocol} --rule {rule} --rule {other} --seed all"
+    return shlex.join(["hebbbench", "run", "--protocol", protocol, "--rule", rule, "--rule", other, "--seed", "all"])
 
 
 def _points(axes: list[str], name: str, sources: Sources, protocol: str | None) -> dict[str, object] | None:

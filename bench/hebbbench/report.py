@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -54,8 +55,8 @@ def summary(results: Sequence[Result], folder: Path, again: str | None = None, p
         title, body = "accuracy on the test split, read once", _accuracies(results, one)
         paths = [result_path(folder, r.protocol.name, r.rule.name, r.axes, r.seed) for r in results]
         where = str(paths[0]) if len(paths) == 1 else f"{len(paths)} files under {os.path.commonpath(paths)}"
-    named = "" if protocol is None else f" --protocol {protocol}"
-    suggested.append(f"hebbbench leaderboard --results {folder}{named} --output -")
+    named = [] if protocol is None else ["--protocol", protocol]
+    suggested.append(shlex.join(["hebbbench", "leaderboard", "--results", str(folder), *named, "--output", "-"]))
     what = f"{first.name} v{first.version}" if one else "several protocols"
     following = "\n        ".join(suggested)
     return f"\n{what}: {title}\n\n{body}\n\nResult: {where}\nNext:   {following}"

@@ -114,10 +114,8 @@ class Session:
         """Run the cells, and print what was measured, also of those that were done when the time was up."""
         again = None if self.missing else backlog.whole_row(planned, self.protocol or "")
         out = reporter()
-        for rule, protocol in dict.fromkeys((cell.rule, cell.protocol.name) for cell in planned):
-            stray = registry.stray_recipes(rule, protocol)
-            if stray is not None:
-                out.say(f"  warning: {stray}")
+        for warning in warnings(planned):
+            out.say(f"  warning: {warning}")
         done: list[Result] = []
         try:
             for result in self._coming(planned, settings, out):
@@ -192,6 +190,17 @@ def check(planned: Sequence[Cell], world: World) -> None:
         check_cell(cell)
         if all_rows is not None:
             all_rows(cell)
+
+
+def warnings(planned: Sequence[Cell]) -> list[str]:
+    """What may be meant, and may be a slip: a recipe for a name like the protocol's, a seed that no board counts."""
+    pairs = dict.fromkeys((cell.rule, cell.protocol.name) for cell in planned)
+    found = [stray for pair in pairs if (stray := registry.stray_recipes(*pair)) is not None]
+    for protocol, seed in dict.fromkeys((cell.protocol.name, cell.seed) for cell in planned):
+        own = next(cell.protocol.seeds for cell in planned if cell.protocol.name == protocol)
+        if seed not in own:
+            found.append(f"seed {seed} is not one of {protocol}'s, {', '.join(map(str, own))}: no board counts it")
+    return found
 
 
 def _all_rows(world: World) -> Callable[[Cell], bool] | None:
