@@ -65,7 +65,7 @@ def _work(protocol: Protocol) -> str:
     guessing = "" if protocol.chance is None else f" Guessing scores {text.percent(protocol.chance)} %."
     return (
         f"Protocol version {protocol.version}, hash `{protocol.hash[:12]}`. Scored by the test accuracy of "
-        f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {protocol.budget.epochs} epochs.{guessing}"
+        f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {text.count(protocol.budget.epochs, 'epoch')}.{guessing}"
     )
 
 
