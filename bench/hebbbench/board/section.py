@@ -62,10 +62,11 @@ def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellSta
 
 def _work(protocol: Protocol) -> str:
     seeds = ", ".join(str(seed) for seed in sorted(protocol.seeds))
+    epochs = text.count(protocol.budget.epochs, "epoch")
     guessing = "" if protocol.chance is None else f" Guessing scores {text.percent(protocol.chance)} %."
     return (
         f"Protocol version {protocol.version}, hash `{protocol.hash[:12]}`. Scored by the test accuracy of "
-        f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {text.count(protocol.budget.epochs, 'epoch')}.{guessing}"
+        f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {epochs}.{guessing}"
     )
 
 
