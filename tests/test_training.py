@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+from pathlib import Path
 
 import pytest
 import torch
@@ -374,3 +376,59 @@ def test_a_commit_given_from_outside_leaves_dirty_unknown(monkeypatch):
     found = environment.describe("cpu", None)
     assert (found.commit, found.dirty) == ("a" * 40, None)
     assert "HEBBBENCH_COMMIT" in found.unavailable["dirty"]
+
+
+@pytest.fixture
+def checkout(monkeypatch, tmp_path) -> Path:
+    """A repository with the package in it, all committed."""
+    for name in ("bench/hebbbench/__init__.py", "rules/oja.py", "results/seed-0.json", "README.md"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("as it was\n")
+    monkeypatch.delenv("HEBBBENCH_COMMIT", raising=False)
+    monkeypatch.setattr(environment, "_package", lambda: tmp_path / "bench" / "hebbbench")
+    for arguments in (["init", "-q"], ["add", "."], [*NOBODY, "commit", "-qm", "all"]):
+        subprocess.run(["git", *arguments], cwd=tmp_path, check=True)
+    return tmp_path
+
+
+NOBODY = ["-c", "user.name=nobody", "-c", "user.email=nobody@example.org", "-c", "commit.gpgsign=false"]
+
+
+@pytest.mark.parametrize(
+    ("path", "dirty"),
+    [
+        ("rules/oja.py", True),
+        ("rules/not_yet_added.py", True),
+        ("bench/hebbbench/__init__.py", True),
+        ("results/seed-0.json", False),
+        ("results/seed-1.json", False),
+        ("README.md", False),
+        ("notes.txt", False),
+    ],
+)
+def test_a_tree_is_dirty_if_its_code_is_not_the_commits(checkout, path, dirty):
+    assert environment.code().dirty is False
+    (checkout / path).write_text("changed\n")
+    assert environment.code().dirty is dirty
+
+
+def test_a_result_names_the_code_it_began_with(checkout):
+    began = environment.code()
+    (checkout / "rules" / "oja.py").write_text("changed\n")
+    subprocess.run(["git", *NOBODY, "commit", "-qam", "later"], cwd=checkout, check=True)
+    (checkout / "rules" / "oja.py").write_text("changed once more\n")
+    found = environment.describe("cpu", None, began_with=began)
+    assert (found.commit, found.dirty) == (began.commit, False)
+    assert environment.describe("cpu", None).commit != began.commit
+
+
+def test_a_package_that_merely_lies_in_a_repository_has_no_commit_of_it(checkout, monkeypatch):
+    installed = checkout / ".venv" / "hebbbench"
+    installed.mkdir(parents=True)
+    (installed / "__init__.py").write_text("")
+    monkeypatch.setattr(environment, "_package", lambda: installed)
+    found = environment.describe("cpu", None)
+    assert (found.commit, found.dirty) == (None, None)
+    assert "no repository has" in found.unavailable["commit"]
+    assert "no repository has" in found.unavailable["dirty"]

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
@@ -17,12 +18,29 @@ from hebbbench.record.schema import Environment
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
 
 
+@dataclass(frozen=True)
+class Code:
+    """The repository's commit whose code runs, whether its files differ from it, and why either is not known."""
+
+    commit: str | None
+    dirty: bool | None
+    unavailable: dict[str, str]
+
+
+def code() -> Code:
+    """The code as it is now; to be asked when a cell begins, for a working tree may move on while it runs."""
+    unavailable: dict[str, str] = {}
+    commit = _attempt("commit", _commit, unavailable)
+    return Code(commit, _attempt("dirty", _dirty, unavailable), unavailable)
+
+
 def describe(
     device: str,
     determinism_probe: bool | None,
     processes: int = 1,
     routes: dict[str, str] | None = None,
     replayed: int = 0,
+    began_with: Code | None = None,
 ) -> Environment:
     """The environment of a run on `device` ('cpu', 'cuda', 'cuda:0').
 
@@ -31,23 +49,21 @@ def describe(
         processes: over how many the cell was divided.
         routes: outer products that went an unusual way, see `hebbbench.plasticity.routes`.
         replayed: steps that were, see `hebbbench.training.replay`.
+        began_with: the code when the run began; as it is now if None.
     """
     import torch
 
-    unavailable: dict[str, str] = {}
+    ran = began_with or code()
+    unavailable = dict(ran.unavailable)
 
     def attempt(field: str, getter: Callable[[], Any]) -> Any:
-        try:
-            return getter()
-        except Exception as error:
-            unavailable[field] = f"{type(error).__name__}: {error}"
-            return None
+        return _attempt(field, getter, unavailable)
 
     on_cuda = device.startswith("cuda")
     return Environment(
         hebbbench=attempt("hebbbench", lambda: hebbbench.__version__),
-        commit=attempt("commit", _commit),
-        dirty=attempt("dirty", _dirty),
+        commit=ran.commit,
+        dirty=ran.dirty,
         python=attempt("python", platform.python_version),
         packages={name: attempt(f"packages.{name}", partial(metadata.version, name)) for name in PACKAGES},
         platform=attempt("platform", lambda: f"{platform.system()} {platform.machine()}"),
@@ -69,32 +85,54 @@ def describe(
     )
 
 
+def _attempt(field: str, getter: Callable[[], Any], unavailable: dict[str, str]) -> Any:
+    try:
+        return getter()
+    except Exception as error:
+        unavailable[field] = f"{type(error).__name__}: {error}"
+        return None
+
+
 def _git(*arguments: str) -> str:
-    folder = Path(hebbbench.__file__).resolve().parent
-    done = subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, timeout=10, check=False)
+    done = subprocess.run(["git", *arguments], cwd=_package(), capture_output=True, text=True, timeout=10, check=False)
     if done.returncode:
         raise RuntimeError(done.stderr.strip() or "git failed")
     return done.stdout.strip()
 
 
+def _package() -> Path:
+    return Path(hebbbench.__file__).resolve().parent
+
+
+def _own_repository() -> None:
+    """Refuse another repository that this package merely lies in, such as in a virtual environment there."""
+    try:
+        _git("ls-files", "--error-unmatch", "--", "__init__.py")
+    except RuntimeError as error:
+        raise RuntimeError(f"no repository has {_package()}: {error}") from error
+
+
 def _commit() -> str:
-    return os.environ.get("HEBBBENCH_COMMIT") or _git("rev-parse", "HEAD")
+    given = os.environ.get("HEBBBENCH_COMMIT")
+    if given:
+        return given
+    _own_repository()
+    return _git("rev-parse", "HEAD")
 
 
 def _dirty() -> bool:
-    """Whether tracked files differ from the commit. Results are outputs, not code, and do not count."""
+    """Whether files differ from the commit, or lie among its code and are not in it, as a rule not yet added does.
+
+    Results, and the pages that show them, are outputs, not code, and do not count.
+    """
     if os.environ.get("HEBBBENCH_COMMIT"):
         raise RuntimeError("the commit was given by HEBBBENCH_COMMIT; there is no repository to compare with")
+    _own_repository()
+    places = [":/", *(f":(top,exclude){name}" for name in ("results", "LEADERBOARD.md", "README.md"))]
+    code = [":/bench", ":/rules", ":/architectures", ":/protocols"]
     return bool(
-        _git(
-            "status",
-            "--porcelain",
-            "--untracked-files=no",
-            "--",
-            ":/",
-            ":(top,exclude)results",
-            ":(top,exclude)LEADERBOARD.md",
-        )
+        _git("status", "--porcelain", "--untracked-files=no", "--", *places)
+        or _git("ls-files", "--others", "--exclude-standard", "--", *code)
     )
 
 

@@ -14,7 +14,7 @@ from hebbbench.data import Dataset, dataset_spec
 from hebbbench.plasticity.routes import ROUTES
 from hebbbench.plasticity.signals import weight_rows
 from hebbbench.record import schema
-from hebbbench.record.environment import describe
+from hebbbench.record.environment import Code, code, describe
 from hebbbench.training.device import peak_memory
 from hebbbench.training.learner import Learner
 from hebbbench.training.loop import State
@@ -36,6 +36,7 @@ class Measured:
     state: State = field(default_factory=State)
     phase: str = "setup"
     processes: int = 1
+    code: Code = field(default_factory=code)
 
     def accuracy(self, name: str, value: float, epoch: int) -> None:
         self.metrics[f"{name}.accuracy"] = schema.Metric(value=value, split=name.rpartition(".")[2], epoch=epoch)  # type: ignore[arg-type]
@@ -111,7 +112,9 @@ class Measured:
                 resumed=state.resumed,
             ),
             work=self._counted(cell, device),
-            environment=describe(str(device), self.determinism, self.processes, dict(ROUTES.unusual), state.replayed),
+            environment=describe(
+                str(device), self.determinism, self.processes, dict(ROUTES.unusual), state.replayed, self.code
+            ),
             started=started.isoformat(timespec="seconds"),
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
