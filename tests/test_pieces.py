@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hebbbench import Pre, Rule, decay, hebb, losers_flipped, registry, soft_wta
+from hebbbench import Pre, Rule, decay, hebb, layer_max, losers_flipped, registry, soft_wta
 from hebbbench.plasticity import pieces
 from hebbbench.plasticity.attach import PlasticLayer
-from hebbbench.plasticity.pieces import NeededWhole, Rows, potential, rowwise
+from hebbbench.plasticity.later import Later
+from hebbbench.plasticity.pieces import NeededWhole, Rows, divided, potential, rowwise, slices
 from hebbbench.plasticity.signals import pre_of
 
 EARLY = [
@@ -71,13 +72,55 @@ def test_pieces_are_the_whole(case, equation):
     y, later = equation(u), equation(post)
     assert isinstance(later, Rows)
     assert later.shape == y.shape
-    assert len(list(later._slices())) > 1
+    assert len(list(slices(later.shape))) > 1
     assert torch.equal(later.whole(), y)
     assert torch.equal(later.to(torch.bfloat16), y.to(torch.bfloat16))
     assert torch.equal(later.mean(0), y.mean(0))
-    pre = pre_of(x, output, layer)
-    assert torch.equal(hebb(later, pre), hebb(y, pre))
-    assert torch.equal(decay(later, layer.weight.detach().flatten(1)), decay(y, layer.weight.detach().flatten(1)))
+    pre, weight = pre_of(x, output, layer), layer.weight.detach().flatten(1)
+    pairs = [(hebb(later, pre), hebb(y, pre)), (decay(later, weight), decay(y, weight))]
+    pairs.append((pairs[0][0] - pairs[1][0], pairs[0][1] - pairs[1][1]))
+    pairs.append((-layer_max(pairs[2][0]).abs(), -layer_max(pairs[2][1]).abs()))
+    for term, expected in pairs:
+        assert isinstance(term, Rows)
+        assert term.waits
+        assert len(list(slices(term.shape))) > 1
+        for _ in range(2):
+            assert torch.equal(term.whole(), expected)
+
+
+def test_the_extremes_of_pieces_are_those_of_the_whole():
+    numbers = torch.randn(48, 6)
+    assert divided(numbers, torch.float32, 1).aminmax() == numbers.aminmax()
+    numbers[30, 2] = torch.nan
+    assert all(extreme.isnan() for extreme in divided(numbers, torch.float32, 1).aminmax())
+
+
+@pytest.mark.parametrize(
+    ("equation", "pieces_of_it"),
+    [
+        (lambda h, g: h.abs() * -g.sign(), 2),
+        (lambda h, g: g * 2 - h * g, 2),
+        (lambda h, g: h * g.abs().max(), 1),
+        (lambda h, g: torch.where(g > 0, h, 0 * h), 1),
+    ],
+)
+def test_what_waits_for_the_gradient_is_laid_on_it_in_pieces_where_that_is_the_same(equation, pieces_of_it):
+    h, g = torch.randn(48, 6), torch.randn(48, 6)
+    calls = []
+
+    class Counted(Rows):
+        def whole(self, dtype: Any = None) -> Tensor:
+            calls.append("whole")
+            return super().whole(dtype)
+
+    def make(rows: slice, done: Any) -> Tensor:
+        calls.append("piece")
+        return h[rows]
+
+    later = equation(Counted(h.shape, h.dtype, h.device, make, waits=True), Later())
+    assert isinstance(later, Later)
+    assert torch.equal(later.given(g), equation(h, g))
+    assert ("whole" in calls) == (pieces_of_it == 1)
 
 
 def test_a_function_is_called_once_for_a_piece_however_often_it_is_used():
@@ -105,6 +148,7 @@ def test_a_function_is_called_once_for_a_piece_however_often_it_is_used():
         lambda u: u.detach(),
         lambda u: bool(u),
         lambda u: u == u,
+        lambda u: u * u.to(torch.float32),
         lambda u: soft_wta(post=u, temperature=1.0),
     ],
 )
@@ -185,13 +229,18 @@ class Widest(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         made = func(*args, **(kwargs or {}))
         if isinstance(made, Tensor) and tuple(made.shape) == self.shape and made.dtype == torch.float32:
-            self.found += 1
+            here = [value.data_ptr() for value in args if isinstance(value, Tensor)]
+            self.found += made.data_ptr() not in here  # neither a view nor changed in place
         return made
 
 
-@pytest.mark.parametrize(("in_pieces", "tensors"), [(True, 1), (False, 5)])
-def test_ghl_writes_out_one_float32_tensor_of_a_layer_s_activity(in_pieces, tensors):
+@pytest.mark.parametrize(("in_pieces", "activities", "terms"), [(True, 1, 0), (False, 5, 6)])
+def test_ghl_writes_out_one_float32_tensor_of_a_layer_s_activity_and_none_that_waits(in_pieces, activities, terms):
     """In place of the output's copy, less the bias, divided by τ, its softmax, and the product."""
-    with Widest((20, 48)) as widest:
-        update(registry.rule("ghl")(temperature=0.5), linear, in_pieces)
-    assert widest.found == tensors
+    module, x, output = linear()
+    layer = PlasticLayer("layer", module, registry.rule("ghl")(temperature=0.5))
+    layer._in_pieces = in_pieces
+    with Widest((20, 48)) as activity, Widest((48, 6)) as term:
+        layer.observe(x, output)
+        layer.begin()
+    assert (activity.found, term.found) == (activities, terms)

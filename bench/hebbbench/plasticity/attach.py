@@ -57,8 +57,8 @@ class PlasticLayer:
         asked = rule.signals
         # State may change as the equation runs, so a rule that has one is asked once, when all is there.
         self._begins_early = "grad" in asked and "state" not in asked and bool({"pre", "post"} & set(asked))
-        # In pieces memory is saved and some work done twice: worth it while other layers' activity is held.
-        self._in_pieces = self._begins_early and not whole
+        # In pieces memory is saved and some work done twice: worth it where activity is held for a backward pass.
+        self._in_pieces = self._begins_early and world.size == 1
 
     @property
     def weight(self) -> Tensor:
@@ -136,6 +136,8 @@ class PlasticLayer:
         if isinstance(delta, Later):
             with torch.autocast(self.module.weight.device.type, enabled=False):
                 delta = delta.given(late["grad"])
+        if isinstance(delta, Rows):
+            delta = delta.whole()
         self._let_go()
         weight = self.module.weight
         expected = self.weight.shape

@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from hebbbench.plasticity.pieces import Rows
+from hebbbench.plasticity.pieces import METHODS as ELEMENTWISE
+from hebbbench.plasticity.pieces import OPERATORS as ARITHMETIC
+from hebbbench.plasticity.pieces import Rows, slices
 
 OPERATORS = (
     *("neg", "abs", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow"),
     *("lt", "le", "gt", "ge", "eq", "ne", "matmul", "rmatmul", "getitem"),
 )
+
+EACH = {getattr(Tensor, name) for name in (*ELEMENTWISE, *(f"__{name}__" for name in ARITHMETIC))}
+"""What is done to each number by itself."""
 
 
 class NeededNow(Exception):
@@ -36,14 +42,37 @@ class Later:
     def __init__(self, function: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
         self._function, self._args, self._kwargs = function, args, kwargs
 
-    def given(self, tensor: Tensor, done: dict[int, Any] | None = None) -> Any:
-        """The value, now that what was awaited is this tensor. Each call that was noted down is made once."""
-        done = {} if done is None else done
+    def given(self, tensor: Tensor) -> Any:
+        """The value, now that what was awaited is this tensor. Each call that was noted down is made once.
+
+        In pieces, if what it is calculated with is to be computed in pieces (see `pieces`).
+        """
+        if not self._in_pieces(tensor.shape):
+            return self._value(tensor, None, {})
+        written = torch.empty_like(tensor)
+        for rows in slices(tensor.shape):
+            written[rows] = self._value(tensor[rows], rows, {})
+        return written
+
+    def _in_pieces(self, shape: torch.Size) -> bool:
+        """Whether there are `Rows` of this shape among the arguments, and all calls are to each number by itself."""
+        calls: list[Later] = [self]
+        values: list[Any] = []
+        while calls:
+            call = calls.pop()
+            if call._function is not None and (call._function not in EACH or call._kwargs):
+                return False
+            calls += [value for value in call._args if isinstance(value, Later)]
+            values += [value for value in call._args if not isinstance(value, Later)]
+        rows = [isinstance(value, Rows) and value.shape == shape for value in values]
+        return any(rows) and all(isinstance(value, float | int) or row for value, row in zip(values, rows, strict=True))
+
+    def _value(self, tensor: Tensor, rows: slice | None, done: dict[int, Any]) -> Any:
         if id(self) not in done:
             if self._function is None:
                 done[id(self)] = tensor
             else:
-                args, kwargs = _filled(self._args, tensor, done), _filled(self._kwargs, tensor, done)
+                args, kwargs = (_filled(noted, tensor, rows, done) for noted in (self._args, self._kwargs))
                 done[id(self)] = self._function(*args, **kwargs)
         return done[id(self)]
 
@@ -67,24 +96,28 @@ def _noted(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Later:
     name = getattr(function, "__name__", "")
     if (name.endswith("_") and not name.endswith("__")) or name.startswith("__i") or "out" in kwargs:
         raise NeededNow(f"{name} changes a tensor in place")
-    if _in_pieces((args, kwargs)):
+    if _holds_activity((args, kwargs)):
         raise NeededNow("activity that is not written out cannot wait")
     return Later(function, *args, **kwargs)
 
 
-def _in_pieces(value: Any) -> bool:
+def _holds_activity(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(_in_pieces(item) for item in value.values())
-    return any(_in_pieces(item) for item in value) if isinstance(value, list | tuple) else isinstance(value, Rows)
-
-
-def _filled(value: Any, tensor: Tensor, done: dict[int, Any]) -> Any:
-    if isinstance(value, Later):
-        return value.given(tensor, done)
-    if isinstance(value, dict):
-        return {key: _filled(item, tensor, done) for key, item in value.items()}
+        return any(_holds_activity(item) for item in value.values())
     if isinstance(value, list | tuple):
-        return type(value)(_filled(item, tensor, done) for item in value)
+        return any(_holds_activity(item) for item in value)
+    return isinstance(value, Rows) and not value.waits
+
+
+def _filled(value: Any, tensor: Tensor, rows: slice | None, done: dict[int, Any]) -> Any:
+    if isinstance(value, Later):
+        return value._value(tensor, rows, done)
+    if isinstance(value, Rows):
+        return value.whole() if rows is None else value.piece(rows, {})
+    if isinstance(value, dict):
+        return {key: _filled(item, tensor, rows, done) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_filled(item, tensor, rows, done) for item in value)
     return value
 
 

@@ -1,9 +1,11 @@
-"""Activity that is computed a piece of its rows at a time, and anew each time it is wanted.
+"""Rows that are computed a piece at a time, and anew each time they are wanted.
 
 Competition is float32 also where products are bfloat16. A layer's potential, its softmax and the product of the two
 would then be three tensors, each twice as large as the layer's output, in a forward pass that holds the activity of all
-layers before for the backward pass. Given this stand-in for the potential, a rule's equation runs on pieces, and one of
-the three at most is there as a whole. The bits are the same, because each row is computed by itself.
+layers before for the backward pass; and what comes of them would wait for the gradient in float32, when the product it
+comes from is half as large. Given this stand-in for the potential, a rule's equation runs on pieces of the batch, its
+terms return stand-ins whose pieces are units, and one tensor of the layer's activity at most is there as a whole. The
+bits are the same: nothing is added up in another order.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ PIECE = 2**19
 """Numbers of a piece: 2 MiB, which a core's cache about holds, and enough for several threads."""
 
 OPERATORS = ("neg", "abs", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv")
+METHODS = ("neg", "abs", "sign")
 
 P = ParamSpec("P")
 Done = dict[int, Tensor]
@@ -29,26 +32,32 @@ class NeededWhole(Exception):
 
 
 class Rows:
-    """Rows (B, units) to be computed.
+    """Rows to be computed: activities (B, units), or a term of an update (out, in).
 
     Args:
-        shape: (B, units); dtype, device: of what is computed.
+        shape: of all rows; dtype, device: of what is computed.
         make: the rows of a slice, given also what has been computed of these rows, by the stand-in's identity.
+        waits: whether they can wait for the gradient: whether no activity is held for them.
     """
 
     __hash__ = object.__hash__
 
     def __init__(
-        self, shape: torch.Size, dtype: torch.dtype, device: torch.device, make: Callable[[slice, Done], Tensor]
+        self,
+        shape: torch.Size,
+        dtype: torch.dtype,
+        device: torch.device,
+        make: Callable[[slice, Done], Tensor],
+        waits: bool,
     ) -> None:
-        self.shape, self.dtype, self.device = shape, dtype, device
+        self.shape, self.dtype, self.device, self.waits = shape, dtype, device, waits
         self._make = make
 
     def whole(self, dtype: torch.dtype | None = None) -> Tensor:
         """All rows, written out, in another precision if one is named."""
         written = torch.empty(self.shape, dtype=dtype or self.dtype, device=self.device)
-        for rows in self._slices():
-            written[rows] = self._of(rows, {})
+        for rows in slices(self.shape):
+            written[rows] = self.piece(rows, {})
         return written
 
     def to(self, dtype: torch.dtype) -> Tensor:
@@ -61,11 +70,13 @@ class Rows:
             raise NeededWhole(f"the mean over dimension {dim}")
         return self.whole().mean(0)
 
-    def _slices(self) -> Iterator[slice]:
-        size = max(1, PIECE // self.shape[1])
-        return (slice(first, first + size) for first in range(0, self.shape[0], size))
+    def aminmax(self) -> tuple[Tensor, Tensor]:
+        """The least and the largest of all numbers."""
+        found = [self.piece(rows, {}).aminmax() for rows in slices(self.shape)]
+        return torch.stack([least for least, _ in found]).min(), torch.stack([most for _, most in found]).max()
 
-    def _of(self, rows: slice, done: Done) -> Tensor:
+    def piece(self, rows: slice, done: Done) -> Tensor:
+        """These rows; what has been computed of them is in `done`, and is added to it."""
         if id(self) not in done:
             done[id(self)] = self._make(rows, done)
         return done[id(self)]
@@ -86,13 +97,19 @@ class Rows:
         raise NeededWhole(getattr(function, "__name__", "a function"))
 
 
+def slices(shape: torch.Size) -> Iterator[slice]:
+    """The pieces of rows of this shape."""
+    size = max(1, PIECE // shape[1])
+    return (slice(first, first + size) for first in range(0, shape[0], size))
+
+
 def rowwise(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
     """A function of activities (B, units), each row by itself, that takes stand-ins for them, too."""
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        like = next((value for value in args if isinstance(value, Rows)), None)
-        return function(*args, **kwargs) if like is None else cast(Tensor, _later(like, function, args, kwargs))
+        given = any(isinstance(value, Rows) for value in args)
+        return cast(Tensor, _later(function, args, kwargs)) if given else function(*args, **kwargs)
 
     return called
 
@@ -108,26 +125,56 @@ def potential(output: Tensor, layer: nn.Linear | nn.Conv2d) -> Rows:
         wide = rows[piece].to(dtype)
         return wide if bias is None else wide - bias
 
-    return Rows(rows.shape, dtype, rows.device, make)
+    return Rows(rows.shape, dtype, rows.device, make, waits=False)
 
 
-def _later(like: Rows, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rows:
+def divided(product: Tensor, dtype: torch.dtype, count: int) -> Rows:
+    """A product (out, in) in this precision, over `count`."""
+
+    def make(units: slice, done: Done) -> Tensor:
+        return product[units].to(dtype, copy=True).div_(count)
+
+    return Rows(product.shape, dtype, product.device, make, waits=True)
+
+
+def scaled(factor: Tensor, weight: Tensor) -> Rows:
+    """Each unit's weights (out, in) times its factor (out,). The weights must not change before it is wanted."""
+
+    def make(units: slice, done: Done) -> Tensor:
+        return factor[units].unsqueeze(1) * weight[units]
+
+    return Rows(weight.shape, weight.dtype, weight.device, make, waits=True)
+
+
+def _later(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rows:
+    given = [value for value in args if isinstance(value, Rows)]
+
     def make(rows: slice, done: Done) -> Tensor:
-        return function(*(value._of(rows, done) if isinstance(value, Rows) else value for value in args), **kwargs)
+        return function(*(value.piece(rows, done) if isinstance(value, Rows) else value for value in args), **kwargs)
 
-    return Rows(like.shape, like.dtype, like.device, make)
+    return Rows(given[0].shape, given[0].dtype, given[0].device, make, all(value.waits for value in given))
 
 
-def _operator(name: str) -> Callable[..., Rows]:
+def _plain(value: Any, shape: torch.Size) -> bool:
+    """Whether rows of this shape can be calculated with it piece by piece; of tensors only with a number."""
+    if isinstance(value, Rows):
+        return value.shape == shape
+    return isinstance(value, float | int) or (isinstance(value, Tensor) and value.dim() == 0)
+
+
+def _operator(name: str) -> Callable[..., Any]:
     function = getattr(Tensor, name)
 
-    def called(self: Rows, *others: Any) -> Rows:
-        if not all(isinstance(other, Rows | float | int) for other in others):
-            raise NeededWhole("a tensor")  # somebody may change it before these rows are computed
-        return _later(self, function, (self, *others), {})
+    def called(self: Rows, *others: Any) -> Any:
+        if not all(_plain(other, self.shape) for other in others):
+            return NotImplemented
+        numbers = (other.clone() if isinstance(other, Tensor) else other for other in others)  # it may change
+        return _later(function, (self, *numbers), {})
 
     return called
 
 
 for _name in OPERATORS:
     setattr(Rows, f"__{_name}__", _operator(f"__{_name}__"))
+for _name in METHODS:
+    setattr(Rows, _name, _operator(_name))

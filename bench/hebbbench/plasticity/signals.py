@@ -7,13 +7,14 @@ unfolds unless a rule asks for `rows`.
 
 from __future__ import annotations
 
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
+from hebbbench.plasticity.pieces import Rows, divided
 from hebbbench.plasticity.routes import ROUTES, USUAL
 
 
@@ -79,7 +80,7 @@ class LinearPre:
         return self.rows.square().sum(1)
 
     def outer(self, a: Tensor) -> Tensor:
-        return (a.to(self._x.dtype).T @ self._x).to(a.dtype).div_(self.count)
+        return _mean(a.to(self._x.dtype).T @ self._x, a, self.count)
 
     def potential(self, weight: Tensor) -> Tensor:
         return (self._x @ weight.to(self._x.dtype).T).to(self._dtype)
@@ -154,7 +155,7 @@ class ConvPre:
         }
         key = f"{tuple(weight.shape)} on {self._height}×{self._width} in {x.dtype}"
         product = ROUTES.take(key, weight.numel() * self.count, ways, x)
-        return product.to(a.dtype).div_(self.count)
+        return _mean(product, a, self.count)
 
     def _by_library(self, a: Tensor) -> Tensor:
         x, padding = self._padded()
@@ -174,6 +175,13 @@ class ConvPre:
         kernel = weight_like(weight, layer.weight).to(x.dtype)
         output = F.conv2d(x, kernel, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation))
         return output.permute(0, 2, 3, 1).reshape(self.count, -1).to(layer.weight.dtype)
+
+
+def _mean(product: Tensor, a: Tensor, count: int) -> Tensor:
+    """The sum `product` of `count` rows' outer products with `a` as their mean, in the precision of `a`."""
+    if isinstance(a, Rows):
+        return cast(Tensor, divided(product, a.dtype, count))
+    return product.to(a.dtype).div_(count)
 
 
 def weight_gradient(x: Tensor, upstream: Tensor, layer: nn.Conv2d, padding: tuple[int, int]) -> Tensor:

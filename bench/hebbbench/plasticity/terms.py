@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from torch import Tensor
 
+from hebbbench.plasticity.pieces import Rows, scaled
 from hebbbench.plasticity.signals import Pre
 from hebbbench.world import present
 
@@ -28,7 +29,8 @@ def decay(a: Tensor, weight: Tensor) -> Tensor:
         a: the factor that drives forgetting, (B, out); Oja's is y².
         weight: w, (out, in).
     """
-    return present().mean(a.mean(0)).unsqueeze(1) * weight
+    factor = present().mean(a.mean(0))
+    return cast(Tensor, scaled(factor, weight)) if isinstance(a, Rows) else factor.unsqueeze(1) * weight
 
 
 def layer_max(delta: Tensor) -> Tensor:
