@@ -109,7 +109,8 @@ def best(table: Table) -> Row | None:
 def _summary(tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
     if not tables:
         return ["There are no protocols yet."]
-    header = ["protocol", "best rule beside the controls", "its accuracy %", "bp %", "random %", "runs done"]
+    accuracies = ["its accuracy %", "bp %", "random %"]
+    header = ["protocol", "epochs, at most", "best rule beside the controls", *accuracies, "runs done"]
     rows = []
     for table, members in _grouped(tables):
         name = table.protocol.name
@@ -121,6 +122,7 @@ def _summary(tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
         rows.append(
             [
                 text.link(name, f"#{name}") + where,
+                str(table.protocol.budget.epochs),
                 plain(top.rule) if top else NOTHING,
                 _mean(top),
                 _mean(table.row(BACKPROP)),
@@ -128,7 +130,7 @@ def _summary(tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
                 f"{counted.done}/{counted.planned}" + (f", {counted.failed} failed" if counted.failed else ""),
             ]
         )
-    return text.pipe_table(header, rows, frozenset({"its accuracy %", "bp %", "random %"}))
+    return text.pipe_table(header, rows, frozenset({"epochs, at most", *accuracies}))
 
 
 def _grouped(tables: Sequence[Table]) -> list[tuple[Table, list[Table]]]:
