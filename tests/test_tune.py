@@ -12,7 +12,7 @@ from hebbbench.errors import ProtocolError
 from hebbbench.recipe import Recipe, RecipeFile, resolve
 from hebbbench.training import tune
 from hebbbench.training.run import Settings
-from hebbbench.training.tune import TUNING_SEEDS, Trial, parse_space, search
+from hebbbench.training.tune import TUNING_SEEDS, Trial, at_the_edge, parse_space, search
 
 
 @pytest.fixture(autouse=True)
@@ -161,3 +161,18 @@ def test_the_command_prints_a_recipe_that_can_be_used_as_it_stands(lab, monkeypa
     assert printed.provenance == "searched"
     assert printed.search.trials == 2
     assert resolve(lab.protocol("digits-mlp", {"name": "tiny"}), printed, "bp").training.optimizer.lr in (0.01, 0.05)
+
+
+def test_the_ledger_counts_every_network_that_was_trained_at_every_axis_value(lab):
+    axes = {"dropout": {"path": "architecture.options.dropout", "values": [0.0, 0.25, 0.5]}}
+    recipe, _, _ = look(lab, "bp", {"optimizer.lr": [0.01, 0.05]}, TUNING_SEEDS[:2], {"axes": axes})
+    assert recipe.search.trials == 2 * 2 * 3
+
+
+@pytest.mark.parametrize(("best", "said"), [(0.01, "smallest"), (0.1, None), (1, "largest")])
+def test_a_best_value_at_the_end_of_its_range_is_told(best, said):
+    space = {"optimizer.lr": [0.1, 1, 0.01], "optimizer.momentum": [0], "annealing": ["constant", "cosine"]}
+    fixed = {"optimizer.momentum": 0, "annealing": "cosine"}
+    trials = [Trial({"optimizer.lr": rate, **fixed}, 0.5 + 0.1 * (rate == best), None) for rate in (0.1, 1, 0.01)]
+    told = at_the_edge(space, [*trials, Trial({"optimizer.lr": 1, **fixed}, None, "diverged")])
+    assert told == ([f"optimizer.lr = {best} is the {said} value tried: widen the range."] if said else [])

@@ -143,12 +143,15 @@ def tune(
         raise HebbBenchError("tune runs on one process: its trials are many and small. Leave torchrun out.")
     from hebbbench import registry
     from hebbbench.training.run import Settings
-    from hebbbench.training.tune import TUNING_SEEDS, as_yaml, parse_space, search
+    from hebbbench.training.tune import TUNING_SEEDS, as_yaml, at_the_edge, parse_space, search
 
     found = registry.protocol(protocol)
     settings = Settings(device=device, data_root=data_root, cache=cache)
     tell = partial(print, " ", flush=True)
-    recipe, _ = search(found, rule, parse_space(choose), settings, TUNING_SEEDS[:seeds], tell)
+    space = parse_space(choose)
+    recipe, trials = search(found, rule, space, settings, TUNING_SEEDS[:seeds], tell)
+    for edge in at_the_edge(space, trials):
+        print(f"  {edge}")
     print(f"\nFor {registry.rule_path(rule).with_suffix('.yaml').name}, under recipes:\n")
     print(as_yaml(found, recipe), end="")
 

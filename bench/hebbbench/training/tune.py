@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -80,17 +80,35 @@ def search(
             scores.append(metric.value)
         trials.append(Trial(choice, sum(scores) / len(scores) if reason is None else None, reason))
         tell(trials[-1])
-    best = max((trial for trial in trials if trial.score is not None), key=lambda trial: trial.score or 0, default=None)
+    best = _best(trials)
     if best is None:
-        raise ProtocolError(f"no trial of rule '{rule}' could be scored; the last said: {trials[-1].reason}.")
+        last = (trials[-1].reason or "").removesuffix(".")
+        raise ProtocolError(f"no trial of rule '{rule}' could be scored; the last said: {last}.")
     ledger = Search(
-        trials=len(trials) * len(seeds),
+        trials=sum(len(trial_cells) for trial_cells in planned),
         seconds=round(time.perf_counter() - began, 1),
         split="validation",
         space="; ".join(f"{key} in {canonical_json(values)}" for key, values in space.items()),
     )
     chosen = _with(protocol, base, best.choice)
     return chosen.model_copy(update={"provenance": "searched", "search": ledger}), trials
+
+
+def _best(trials: Sequence[Trial]) -> Trial | None:
+    """The first with the highest score; None if none has one."""
+    return max((trial for trial in trials if trial.score is not None), key=lambda trial: trial.score or 0, default=None)
+
+
+def at_the_edge(space: dict[str, list[Any]], trials: Sequence[Trial]) -> list[str]:
+    """What is to say of a best value at the end of its range, beyond which a better one may lie."""
+    best = _best(trials)
+    found = []
+    for key, values in space.items():
+        numbers = sorted(value for value in values if isinstance(value, int | float) and not isinstance(value, bool))
+        if best is not None and len(numbers) > 1 and best.choice[key] in (numbers[0], numbers[-1]):
+            end = "smallest" if best.choice[key] == numbers[0] else "largest"
+            found.append(f"{key} = {best.choice[key]} is the {end} value tried: widen the range.")
+    return found
 
 
 def _with(protocol: Protocol, base: dict[str, Any], choice: dict[str, Any]) -> Recipe:
