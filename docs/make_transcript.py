@@ -20,6 +20,13 @@ SESSION = [
     ("What there is.", ["hebbbench list rules", "hebbbench list protocols"]),
     ("One rule and one protocol in full.", ["hebbbench show rule softhebb", "hebbbench show protocol digits-mlp"]),
     (
+        "What a step costs: of one rule layer by layer, of several a line each.",
+        [
+            "hebbbench cost --protocol digits-deephebb --rule ghl",
+            "hebbbench cost --protocol digits-deephebb --rule bp --rule softhebb --rule random",
+        ],
+    ),
+    (
         "The README's rule of twenty lines, beside a network that learns nothing.",
         ["cat winner.py", "hebbbench run --protocol digits-mlp --rule winner.py --rule random --seed 0-1"],
     ),
