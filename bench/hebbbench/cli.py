@@ -111,8 +111,10 @@ def run(
     A finished cell is not run twice, an interrupted one goes on where it stopped. Seed 0 if no seed is given.
     Started by torchrun, each cell is divided over its processes.
 
-    Exit status: 0 all cells are done; 1 one failed or diverged; 2 a mistake in what was asked; 75 the time limit came
-    first; 130 interrupted. After 75 and 130 the same command goes on.
+    A cell that another process is running is left to it.
+
+    Exit status: 0 all cells are done; 1 one failed, diverged or was left; 2 a mistake in what was asked; 75 the time
+    limit came first; 130 interrupted. After 75 and 130 the same command goes on.
     """
     began = time.monotonic()
     from hebbbench.session import Session

@@ -35,6 +35,10 @@ class ResultError(HebbBenchError):
     """A result file is malformed, or cannot be written."""
 
 
+class CellTaken(HebbBenchError):
+    """Another process is running this very cell."""
+
+
 class RunInterrupted(HebbBenchError):
     """A run was stopped on request; what it had done is in its checkpoint."""
 

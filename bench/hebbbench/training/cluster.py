@@ -71,13 +71,15 @@ class Work:
         cache = self.settings.cache
         requeue = _stop_before_requeue()
         try:
-            (result,) = run_cells(
-                [self.cell],
-                self.results,
-                self.settings,
-                out,
-                force=self.force,
-                card=lambda cell: card_of_cell(cell, cache, out.say),
+            found = list(
+                run_cells(
+                    [self.cell],
+                    self.results,
+                    self.settings,
+                    out,
+                    force=self.force,
+                    card=lambda cell: card_of_cell(cell, cache, out.say),
+                )
             )
         except RunInterrupted as error:
             out.say(f"  {error}")
@@ -85,7 +87,7 @@ class Work:
             sys.exit(error.exit_code)
         except HebbBenchError as error:
             return Refused(str(error))
-        return result
+        return found[0] if found else Refused("another process is running it")
 
     def checkpoint(self) -> Any:
         """The same work once more, for submitit: the cell goes on from its newest checkpoint."""

@@ -11,7 +11,7 @@ import torch
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted, TimeLimitReached
+from hebbbench.errors import CellTaken, DataError, HebbBenchError, ResultError, RunInterrupted, TimeLimitReached
 from hebbbench.progress import Reporter, Silent, duration
 from hebbbench.record import schema, store
 from hebbbench.record.card import Card
@@ -43,8 +43,8 @@ def run_cells(
         card: gives a cell's plausibility card, if its rule has one; asked after the cell has been measured.
         skip: leave out a cell that cannot be run here, such as one whose data cannot be had, with a line saying why.
 
-    Cells that were finished before come first, then those that train one by one, then those that train together, whose
-    results are saved chunk by chunk.
+    A cell that another process is running is left out, with a line saying so. Cells that were finished before come
+    first, then those that train one by one, then those that train together, whose results are saved chunk by chunk.
 
     Raises:
         TimeLimitReached: the time left is too short for the cell at hand or for the next one.
@@ -85,6 +85,8 @@ def run_cells(
             yield run_cell(cell, results, settings, reporter, force=force, card=partial(card, cell))
         except (RunInterrupted, ResultError):
             raise
+        except CellTaken as error:
+            reporter.say(f"  skipped: {error}")
         except HebbBenchError as error:
             if not skip:
                 raise

@@ -18,6 +18,7 @@ from hebbbench.progress import Reporter
 from hebbbench.record import schema, store, tensors
 from hebbbench.record.card import Card
 from hebbbench.training.checkpoint import Checkpoint
+from hebbbench.training.claim import Claim
 from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.interrupt import TimeLimit
@@ -65,6 +66,7 @@ def run_cell(
     Raises:
         RunInterrupted: a stop was asked for, or the time limit is near (`TimeLimitReached`); the cell goes on from its
             checkpoint next time.
+        CellTaken: another process that shares the cache is running it.
         HebbBenchError: the cell cannot be started, or its result cannot be saved; or it failed on one of several
             processes, and its result is saved.
     """
@@ -74,12 +76,44 @@ def run_cell(
     dataset = load_data(cell, settings, reporter)
     identity = cell.identity(dataset.identity)
     diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
-    if results is not None and not force:
+
+    def done_before() -> schema.Result | None:
+        if results is None or force:
+            return None
         weights = tensors_path(cell, results) if settings.save_weights else None
         done = world.told(partial(finished, cell, identity, results, diagnostics, weights))
         if done is not None:
             reporter.say("  done before; --force runs it again")
-            return done
+        return done
+
+    done = done_before()
+    if done is not None:
+        return done
+    claim = Claim(resolve_cache(settings.cache) / "claims", identity)
+    world.told(partial(claim.take, cell))
+    try:
+        # Another process may have finished it since.
+        return done_before() or _run(
+            cell, dataset, identity, results, settings, reporter, force, read_test, diagnostics, card
+        )
+    finally:
+        claim.release()
+
+
+def _run(
+    cell: Cell,
+    dataset: Dataset,
+    identity: str,
+    results: Path | None,
+    settings: Settings,
+    reporter: Reporter,
+    force: bool,
+    read_test: bool,
+    diagnostics: bool,
+    card: Callable[[], Card | None],
+) -> schema.Result:
+    """Run one cell that nobody else runs."""
+    world = settings.world
     folder = resolve_cache(settings.cache) / "checkpoints"
     checkpoint = Checkpoint(
         folder, identity, settings.checkpoint_seconds, early=settings.limit is not None, world=world
