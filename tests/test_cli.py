@@ -555,6 +555,7 @@ def test_one_protocols_part_of_the_board_is_printed_also_of_a_protocol_of_ones_o
     assert code == 0
     assert re.findall("^## (.*)$", out, flags=re.MULTILINE) == ["The columns", "digits-mlp", "tiny"]
     assert out.count("[random](results/") == 2
+    assert f"hebbbench run --protocol {tiny} --rule random --seed 1-4" in out
     code, _, err = call("leaderboard", "--results", lab.results, "-p", tiny)
     assert (code, (lab.root / "LEADERBOARD.md").exists()) == (2, False)
     assert "--output -" in err

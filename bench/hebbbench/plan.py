@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -40,12 +40,16 @@ class KnownRule:
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything a board is computed from. `root` is the results folder; it shortens paths in messages."""
+    """Everything a board is computed from. `root` is the results folder; it shortens paths in messages.
+
+    `given` has what names a protocol on the command line, where that is a path and not its name.
+    """
 
     protocols: Mapping[str, Protocol]
     rules: Mapping[str, KnownRule]
     stored: tuple[Stored, ...]
     root: Path
+    given: Mapping[str, str] = field(default_factory=dict)
 
     def place(self, path: Path) -> str:
         """A stored file's path, starting at `results/` wherever the folder lies on this machine."""
@@ -75,6 +79,7 @@ class CellStatus:
     Attributes:
         known: whether the rule's file is in this repository.
         note: why the cell failed, or why the result that lies there does not count.
+        given: what names the protocol on the command line.
     """
 
     protocol: str
@@ -84,6 +89,7 @@ class CellStatus:
     known: bool
     state: State
     note: str = ""
+    given: str = ""
 
 
 @dataclass(frozen=True)
@@ -118,9 +124,11 @@ def narrowed(sources: Sources, protocols: Iterable[str]) -> Sources:
     Raises:
         HebbBenchError: there is no such protocol, or its file is malformed.
     """
-    chosen = {protocol.name: protocol for protocol in map(registry.protocol, protocols)}
+    found = {given: registry.protocol(given) for given in protocols}
+    chosen = {protocol.name: protocol for protocol in found.values()}
+    given = {protocol.name: text for text, protocol in found.items()}
     stored = tuple(item for item in sources.stored if item.path.relative_to(sources.root).parts[0] in chosen)
-    return replace(sources, protocols=chosen, stored=stored)
+    return replace(sources, protocols=chosen, stored=stored, given=given)
 
 
 def axis_points(protocol: Protocol) -> list[Axes]:
@@ -160,14 +168,14 @@ def plan(sources: Sources, sifted: Sifted) -> list[CellStatus]:
         ):
             if not protocol.takes(rule, axes):
                 continue
-            known = rule in sources.rules
+            known, given = rule in sources.rules, sources.given.get(name, name)
             place = _place(name, rule, axes, seed)
             result = filled.get(place)
             if result is None:
-                cells.append(CellStatus(name, axes, rule, seed, known, "missing", ignored.get(place, "")))
+                cells.append(CellStatus(name, axes, rule, seed, known, "missing", ignored.get(place, ""), given))
             else:
                 note = shortfall(result, protocol)
-                cells.append(CellStatus(name, axes, rule, seed, known, "failed" if note else "done", note or ""))
+                cells.append(CellStatus(name, axes, rule, seed, known, "failed" if note else "done", note or "", given))
     return cells
 
 

@@ -227,7 +227,7 @@ def missing_runs(cells: Sequence[CellStatus]) -> list[str]:
     alike: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
     for (rule, axes), own in seeds.items():
         alike[rule, "".join(f" --seed {span}" for span in text.spans(own))].append(axes)
-    start = f"hebbbench run --protocol {missing[0].protocol}"
+    start = f"hebbbench run --protocol {shlex.quote(missing[0].given)}"
     commands = [
         f"{start} --rule {rule}{axes}{spans}"
         for (rule, spans), places in alike.items()
