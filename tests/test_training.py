@@ -254,6 +254,21 @@ def test_divergence_is_seen_within_a_known_number_of_steps(lab):
     assert result.stop.step == CHECK_EVERY
 
 
+@pytest.mark.parametrize("standardize", [True, False])
+def test_features_that_leave_the_numbers_are_no_accuracy(lab, standardize):
+    """Every weight is a number that has not exploded; what six layers of them make of an image is none."""
+    more = (
+        "    def constrain(self, weight):\n        signs = torch.arange(len(weight)) % 2 * 2.0 - 1\n"
+        "        return torch.full_like(weight, 5e7) * signs[:, None]\n"
+    )
+    rule = lab.rule("huge", "weight: return torch.zeros_like(weight)", more)
+    changes = {"architecture.options.widths": [8] * 6, "architecture.options.norm": "none", "probe.epochs": 2}
+    result = lab.run(lab.cell(rule, lab.protocol("digits-mlp", {**changes, "probe.standardize": standardize})))
+    assert (result.status, result.stop.phase, result.stop.layer) == ("diverged", "probe", "the features")
+    assert "the features: not all are finite numbers" in result.reason
+    assert "probe.test.accuracy" not in result.metrics
+
+
 def test_a_diverged_cell_is_not_run_again(lab):
     cell = lab.cell(lab.rule("nan", "weight: return weight * float('nan')"))
     lab.run(cell, results=lab.results)

@@ -16,8 +16,12 @@ from hebbbench.training.apparatus import Apparatus
 from hebbbench.training.features import accuracy, estimate_statistics, extract, statistics_kept
 from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import Learner
+from hebbbench.training.loop import Diverged
 from hebbbench.training.probe import MANY_CLASSES, Labelled, LinearProbe, fit, standardise
 from hebbbench.training.published import PublishedReadout
+
+CHECKED_AT_ONCE = 4096
+"""Samples whose features are looked at together, for the memory that takes."""
 
 
 class Probing:
@@ -56,6 +60,7 @@ class Probing:
 
         Raises:
             RunInterrupted: a stop was asked for; the checkpoint holds what was done.
+            Diverged: a feature is no finite number.
         """
         own, measured = self.apparatus, self.measured
         self._pause(more=True)
@@ -84,8 +89,15 @@ class Probing:
         self._tick()
 
     def _features(self, batches: Any, indices: Tensor) -> Labelled:
+        """The body's answers to these samples.
+
+        Raises:
+            Diverged: one is no finite number, though every weight is: no read-out could be trained on such.
+        """
         own = self.apparatus
         features = extract(self.learner, batches, indices, own.reporter, own.scratch, self._pause)
+        if not all(bool(part.isfinite().all()) for part in features.split(CHECKED_AT_ONCE)):
+            raise Diverged(self.measured.state.step, "the features", "not all are finite numbers")
         return Labelled(features, batches.labels(indices))
 
     def _published(self, train: Labelled) -> PublishedReadout | None:
