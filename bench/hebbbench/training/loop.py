@@ -76,7 +76,6 @@ class Loop:
     Args:
         indices: of the training samples within `batches`, (n,) on the device.
         validate: accuracy on the validation split, or None where nothing can be validated.
-        keep: what else a checkpoint must hold.
     """
 
     def __init__(
