@@ -48,6 +48,8 @@ SIGNALS = """\
 - **notes**: a row stands below the ranked ones, without a tier, if a seed failed or was not run, or the
   budget was over-spent. *below random*: the 95 % interval of the paired difference to `random` lies under
   zero; *no better than random*: it holds zero, or no seed gains anything.
+- **verification**, below the tables: a result is *self-reported* by whoever measured it, until *ci* has
+  measured it anew, or somebody else has *replicated* it.
 - **–**: not applicable or not measured."""
 
 
