@@ -109,6 +109,18 @@ def test_a_finished_cell_is_not_run_twice_unless_forced(lab, call, trained):
     assert measured[0]["weights"] == measured[1]["weights"]
 
 
+def test_a_damaged_file_among_the_results_is_told_before_anything_is_trained(lab, call, trained):
+    arguments = ("run", "-p", lab.protocol_file(), "-r", "bp")
+    call(*arguments)
+    (path,) = (lab.root / "runs").rglob("*.json")
+    path.write_text(path.read_text()[:100])
+    code, _, err = call(*arguments, "-r", "random", "-s", "1", "-s", "0")
+    assert (code, trained) == (2, ["bp 0"])
+    assert path.name in err
+    assert err.count("\n") == 1
+    assert call(*arguments, "--force")[0] == 0
+
+
 def test_a_cell_of_another_protocol_version_is_run_again(lab, call, trained):
     call("run", "-p", lab.protocol_file(), "-r", "random")
     call("run", "-p", lab.protocol_file("digits-mlp", {"version": 2}), "-r", "random")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from hebbbench.cell import Cell
 from hebbbench.errors import HebbBenchError, RunInterrupted, TimeLimitReached
 from hebbbench.progress import Reporter, parse_duration, reporter
 from hebbbench.record.schema import Result
+from hebbbench.record.store import load, result_path
 from hebbbench.report import summary
 from hebbbench.world import ALONE, World, launched
 
@@ -78,6 +80,8 @@ class Session:
             planned = [item.cell for item in waiting]
             if not self.missing:
                 check(planned, world)
+            if not self.force:
+                world.told(partial(check_stored, planned, self.results))
             done = self.measure(planned, self.settings(world, device, seconds, began))
         return (self.missing or len(done) == len(planned)) and all(result.status == "ok" for result in done)
 
@@ -190,6 +194,18 @@ def check(planned: Sequence[Cell], world: World) -> None:
         check_cell(cell)
         if all_rows is not None:
             all_rows(cell)
+
+
+def check_stored(planned: Sequence[Cell], results: Path) -> None:
+    """Read what there is of these cells already, so that a damaged file is told now and not when its turn comes.
+
+    Raises:
+        ResultError: a file is no result.
+    """
+    for cell in planned:
+        path = result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+        if path.exists():
+            load(path)
 
 
 def warnings(planned: Sequence[Cell]) -> list[str]:
