@@ -62,7 +62,7 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         {"kind": "axis"},
     ),
     "sre-transformer-decay": (
-        "The same for the perceptron behind a transformer's encoder, where few seeds have been run.",
+        "The same for the perceptron behind a transformer's encoder, two seeds of ten.",
         ["sre-transformer"],
         {"kind": "axis"},
     ),
