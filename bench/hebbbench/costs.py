@@ -10,10 +10,11 @@ from torch import Tensor
 from hebbbench.backlog import asked_for
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
-from hebbbench.report import table
+from hebbbench.report import point, table
 from hebbbench.training.counter import Tally
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.learner import Learner
+from hebbbench.training.network import blank_input
 from hebbbench.training.work import PASSES, Work, bandwidth, ceiling, count
 
 EXPLAINED = (
@@ -42,7 +43,7 @@ def cost_page(
     rates = ceiling(device, precision), bandwidth(device)
     if len(planned) == 1:
         (cell, samples), (work,) = counted[0], works
-        what = " ".join([cell.protocol.name, cell.rule_name, _at(cell)]).strip()
+        what = " ".join([cell.protocol.name, cell.rule_name, point(cell.axes)]).strip()
         title = f"{what}: one step of {samples} samples takes {_passes(work)} forward passes of the network"
         body = _by_layer(work, rates)
     else:
@@ -60,12 +61,12 @@ def _work(cell: Cell, samples: int, device: torch.device) -> Work:
 def _stand_in(cell: Cell, learner: Learner, samples: int) -> tuple[Tensor, Tensor]:
     """An input and targets of the right shapes and kinds."""
     spec = dataset_spec(cell.work.data.dataset)
-    height, width, channels = spec.shape
     source = torch.Generator().manual_seed(0)
-    x = torch.randn(samples, channels, height, width, generator=source)
-    if learner.model.layout == "tokens":
-        x = torch.zeros_like(x, dtype=torch.int64)
-    x = x.contiguous(memory_format=torch.channels_last) if learner.model.layout == "image" else x.flatten(1)
+    x = blank_input(learner.model, spec.shape, samples, "cpu")
+    if x.is_floating_point():
+        x.normal_(generator=source)
+    if learner.model.layout == "image":
+        x = x.contiguous(memory_format=torch.channels_last)
     classes = torch.arange(samples) % spec.classes
     targets = torch.randn(samples, spec.classes, generator=source) if cell.work.loss == "mse" else classes
     return x.to(learner.device), targets.to(learner.device)
@@ -89,7 +90,7 @@ def _by_rule(counted: Sequence[tuple[Cell, int]], works: Sequence[Work], rates: 
     rows = [
         (
             cell.rule_name,
-            _at(cell),
+            point(cell.axes),
             samples,
             _passes(work),
             *_figures(Tally(work.step, work.bytes), rates),
@@ -104,10 +105,6 @@ def _figures(tally: Tally, rates: tuple[float, float]) -> tuple[str, ...]:
     seconds = (part / rate for part, rate in zip(tally, rates, strict=True))
     intensity = _short(tally.operations / tally.bytes) if tally.bytes else "–"
     return _short(tally.operations / 1e9), _short(tally.bytes / 1e6), intensity, *(_short(1e3 * s) for s in seconds)
-
-
-def _at(cell: Cell) -> str:
-    return " ".join(f"{name}={value}" for name, value in sorted(cell.axes.items()))
 
 
 def _passes(work: Work) -> str:

@@ -6,7 +6,7 @@ import os
 import shlex
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
@@ -15,6 +15,7 @@ from hebbbench.progress import duration
 from hebbbench.protocol import ALIGNMENT, HEADLINES, SGD
 from hebbbench.record.schema import Result
 from hebbbench.record.store import result_path
+from hebbbench.sections import AxisValue
 
 PROBE = HEADLINES[0]
 
@@ -33,6 +34,11 @@ def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
         disable_numparse=True,
         maxcolwidths=wrap,
     )
+
+
+def point(axes: Mapping[str, AxisValue]) -> str:
+    """Axis values on one line, by name."""
+    return " ".join(f"{name}={value}" for name, value in sorted(axes.items()))
 
 
 def summary(results: Sequence[Result], folder: Path, again: str | None = None, protocol: str | None = None) -> str:
@@ -68,7 +74,7 @@ def _accuracies(results: Sequence[Result], one: bool) -> str:
         (
             result.rule.name,
             *([] if one else [result.protocol.name]),
-            "".join(f"{name}={value} " for name, value in sorted(result.axes.items())) + f"seed {result.seed}",
+            f"{point(result.axes)} seed {result.seed}".lstrip(),
             _percent(result, PROBE),
             _percent(result, "end_to_end.test.accuracy"),
             duration(result.cost.train_seconds),
@@ -90,8 +96,7 @@ def _alignments(results: Sequence[Result]) -> tuple[str, str]:
     layers = [name for name in measured if name.endswith(ending) and name.count(".") == 1 + ending.count(".")]
     groups: dict[tuple[str, str], list[Result]] = {}
     for result in results:
-        at = " ".join(f"{name}={value}" for name, value in sorted(result.axes.items()))
-        groups.setdefault((result.rule.name, at), []).append(result)
+        groups.setdefault((result.rule.name, point(result.axes)), []).append(result)
     headers = ["rule", "at", *(layer.removeprefix(ALIGNMENT).removesuffix(ending) for layer in layers), "seeds"]
     rows = [(rule, at, *(_mean(own, layer) for layer in layers), len(own)) for (rule, at), own in groups.items()]
     return f"{kind} alignment, mean over seeds", table(rows, headers)

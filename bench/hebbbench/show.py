@@ -17,7 +17,7 @@ from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import resolve
 from hebbbench.report import table
-from hebbbench.training.network import build_model
+from hebbbench.training.network import blank_input, build_model
 
 
 def protocol_page(protocol: Protocol) -> str:
@@ -58,7 +58,6 @@ def _network(protocol: Protocol) -> str:
     """Shapes and parameter counts, part by part, at the first value of every axis. Nothing is computed."""
     work = protocol.at({name: axis.values[0] for name, axis in protocol.axes.items()})
     spec = dataset_spec(work.data.dataset)
-    height, width, channels = spec.shape
     model = build_model(work.architecture.name, work.architecture.options, spec.shape, spec.classes, outline=True)
     governed = {f"{name}.weight" for name in select(model, work.plastic)}
     parts = {
@@ -69,10 +68,8 @@ def _network(protocol: Protocol) -> str:
     sizes: dict[str, str] = {}
     for name, module in parts.items():
         module.register_forward_hook(lambda _module, _inputs, y, name=name: sizes.update({name: _size(y)}))
-    kind = torch.int64 if model.layout == "tokens" else torch.float32
-    x = torch.zeros(1, channels, height, width, device="meta", dtype=kind)
     with torch.no_grad():
-        model.eval()(x if model.layout == "image" else x.flatten(1))
+        model.eval()(blank_input(model, spec.shape, 1, "meta"))
     rows: list[tuple[object, ...]] = []
     for name, module in parts.items():
         counts = {f"{name}.{inner}": parameter.numel() for inner, parameter in module.named_parameters()}

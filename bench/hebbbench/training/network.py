@@ -8,7 +8,7 @@ from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from hebbbench import registry
 from hebbbench.data.batches import Layout
@@ -105,20 +105,24 @@ def normalisations_before(
             before.setdefault(id(module), passed)
 
     handles = [module.register_forward_pre_hook(note) for module in (*norms, *plastic)]
-    height, width, channels = shape
-    blank = torch.zeros(1, channels, height, width, device=device)
     model.eval()
     with torch.no_grad():
-        model(
-            blank
-            if model.layout == "image"
-            else blank.flatten(1).long()
-            if model.layout == "tokens"
-            else blank.flatten(1)
-        )
+        model(blank_input(model, shape, 1, device))
     for handle in handles:
         handle.remove()
     return [(norm, before.get(id(norm), len(plastic))) for norm in norms]
+
+
+def blank_input(model: Network, shape: tuple[int, int, int], samples: int, device: torch.device | str) -> Tensor:
+    """Zeros of the form that a network takes: images (N, C, H, W), or flat rows or tokens (N, …).
+
+    Args:
+        shape: of an image, (height, width, channels).
+    """
+    height, width, channels = shape
+    kind = torch.int64 if model.layout == "tokens" else torch.get_default_dtype()
+    x = torch.zeros(samples, channels, height, width, dtype=kind, device=device)
+    return x if model.layout == "image" else x.flatten(1)
 
 
 def activations(model: nn.Module) -> dict[str, nn.Module]:

@@ -11,7 +11,7 @@ import torch
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
 from hebbbench.training.counter import Counter
-from hebbbench.training.network import build_model
+from hebbbench.training.network import blank_input, build_model
 
 LIGHT = 2 * 10**8
 """Operations of one batch's forward pass below which threads wait for each other longer than they work.
@@ -42,9 +42,6 @@ def light(cell: Cell) -> bool:
     """Whether one batch's forward pass has fewer than `LIGHT` operations. Counted on shapes; nothing is computed."""
     spec, recipe = dataset_spec(cell.work.data.dataset), cell.recipe
     model = build_model(cell.work.architecture.name, recipe.architecture, spec.shape, spec.classes, outline=True)
-    height, width, channels = spec.shape
-    kind = torch.long if model.layout == "tokens" else torch.float32
-    x = torch.zeros(recipe.training.batch_size, channels, height, width, dtype=kind, device="meta")
     with torch.no_grad(), Counter() as forward:
-        model.eval()(x if model.layout == "image" else x.flatten(1))
+        model.eval()(blank_input(model, spec.shape, recipe.training.batch_size, "meta"))
     return bool(forward.operations < LIGHT)
