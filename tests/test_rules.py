@@ -373,6 +373,21 @@ def test_temperature_divides_the_potential():
     torch.testing.assert_close(odds, torch.tensor(2.0, dtype=torch.float64).exp())
 
 
+def test_a_win_too_small_for_float32_to_add_is_none_so_nothing_that_follows_is_subnormal():
+    post = torch.tensor([[0.0, -20.0, -69.0, -70.0, -90.0, -200.0]])
+    y, plain = soft_wta(post, 1.0), post.softmax(dim=1)
+    assert torch.equal(y[0, :3], plain[0, :3])
+    assert (plain[0, 3:5] > 0).all(), "the case has to have parts that are cut off"
+    assert (y[0, 3:] == 0).all()
+    weight = torch.full((6, 1), 1e-3)
+    assert torch.equal(weight + y.T * 0.1, weight + plain.T * 0.1)
+
+
+def test_an_objective_may_be_differentiated_through_the_competition():
+    post = exact((5, 4)).double().requires_grad_()
+    assert torch.autograd.gradcheck(lambda u: soft_wta(u, 0.7), post)
+
+
 @pytest.mark.parametrize("rule", ["softhebb", "oja"])
 def test_a_position_counts_as_a_sample(rule):
     model, x = conv_model(GEOMETRIES["pointwise"])

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.pieces import rowwise
 
+NOTHING = 1e-30
+"""What is at most this part of a win counts as none. No weight in float32 can tell the two apart, but what follows from
+such parts are subnormal numbers, for each of which some processors take a hundred times as long."""
+
 
 @rowwise
 def soft_wta(post: Tensor, temperature: float) -> Tensor:
-    """Soft winner-take-all: softmax(u / τ) over units, (B, out).
+    """Soft winner-take-all: softmax(u / τ) over units, (B, out), with 0 for what is at most `NOTHING`.
 
     Args:
         post: potentials u, (B, out).
         temperature: τ; smaller is harder. The SoftHebb code's `t_invert` is 1/τ.
     """
-    return (post / temperature if temperature != 1 else post).softmax(dim=1)
+    y = (post / temperature if temperature != 1 else post).softmax(dim=1)
+    return F.threshold(y, NOTHING, 0.0, inplace=not y.requires_grad)
 
 
 @rowwise
