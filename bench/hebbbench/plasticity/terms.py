@@ -7,6 +7,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor
 
+from hebbbench.plasticity.correlation import Correlation, far_fewer_rows
 from hebbbench.plasticity.pieces import Rows, scaled
 from hebbbench.plasticity.signals import Pre
 from hebbbench.world import present
@@ -71,9 +72,14 @@ def activity(post: Tensor, kind: Literal["linear", "relu", "tanh", "triangle"]) 
 def correlation(a: Tensor) -> Tensor:
     """⟨a aᵀ⟩, what the units of a layer fire together, shape (out, out).
 
+    Of a wide layer and few rows it is a stand-in, written out only if more is asked than its product with weights, or
+    that of its lower triangle.
+
     Args:
         a: postsynaptic factor, (B, out).
     """
+    if far_fewer_rows(a):
+        return cast(Tensor, Correlation(a))
     return present().mean((a.T @ a).div_(a.shape[0]))
 
 
