@@ -81,6 +81,8 @@ def main() -> int:
         "steps": [],
     }
     print(head(report), flush=True)
+    report["replayed"] = replayed.speed_ups(arguments.rounds, device, wait) if device.type == "cuda" else {}
+    keep(report, arguments.json)
     for network in steps.RULES:
         for precision in PRECISIONS:
             cases, work = steps.cases(network, precision, x, labels)
@@ -95,6 +97,7 @@ def main() -> int:
             }
             report["steps"].append({"network": network, "precision": precision, "rules": rows})
             print(step_table(network, precision, rows), flush=True)
+            keep(report, arguments.json)
     report["peak_memory_to_bp"] = [
         {
             "network": network,
@@ -105,6 +108,7 @@ def main() -> int:
         for precision in PRECISIONS
     ]
     print(memory_table(report), flush=True)
+    keep(report, arguments.json)
     times = take_turns(read_out.cases(x, labels), arguments.rounds, wait)
     report["probe"] = {name: round(ratio(times, name, "cached"), 1) for name in times}
     report["images_per_second"] = {name: round(rate) for name, rate in pipeline.pipeline(device, wait).items()}
@@ -114,11 +118,15 @@ def main() -> int:
     for name, threads in (("together", torch.get_num_threads()), ("together_on_one_thread", 1)):
         factors = together.speed_ups(arguments.rounds, threads, device, wait)
         report[name] = {batch: round(factor, 2) for batch, factor in factors.items()}
-    report["replayed"] = replayed.speed_ups(arguments.rounds, device, wait) if device.type == "cuda" else {}
     print(tail(report))
-    if arguments.json:
-        arguments.json.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
+    keep(report, arguments.json)
     return 0
+
+
+def keep(report: dict[str, Any], path: Path | None) -> None:
+    """What has been measured so far, in a file: on a lent machine the time may be over before the end."""
+    if path is not None:
+        path.write_text(json.dumps(report, indent=2, sort_keys=True) + "\n")
 
 
 def head(report: dict[str, Any]) -> str:

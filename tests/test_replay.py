@@ -18,7 +18,7 @@ from hebbbench import Rule, registry
 from hebbbench.plasticity.terms import hebb
 from hebbbench.progress import Silent
 from hebbbench.training.learner import Learner
-from hebbbench.training.replay import WARM_UP, CudaRecorder, Replay, can_replay
+from hebbbench.training.replay import WARM_UP, CudaRecorder, Replay, Unproved, can_replay
 from hebbbench.training.run import Settings, run_cell
 from pretended import Tape, pretended_cuda
 from test_devices import cell_of
@@ -244,13 +244,64 @@ def test_a_graph_is_warmed_up_and_recorded_beside_the_current_stream(monkeypatch
     cuda.stream.return_value.__enter__.side_effect = lambda: where.append("warm-up")
     cuda.graph.return_value.__enter__.side_effect = lambda: where.append("graph")
     replay = CudaRecorder(torch.device("cuda", 1)).record(lambda: where.append("call"))
-    assert where == ["warm-up", *["call"] * WARM_UP, "graph", "call"]
+    assert where == ["warm-up", *["call"] * (WARM_UP + 1), "graph", "call"]
     assert replay is cuda.CUDAGraph.return_value.replay
     here, beside = cuda.current_stream.return_value, cuda.Stream.return_value
     beside.wait_stream.assert_called_once_with(here)
     here.wait_stream.assert_called_once_with(beside)
     assert cuda.graph.call_args.kwargs["stream"] is beside
     cuda.device.assert_called_once_with(torch.device("cuda", 1))
+
+
+def test_what_waits_for_the_device_is_found_before_a_graph_is_begun(monkeypatch):
+    cuda = mock.MagicMock()
+    cuda.get_sync_debug_mode.return_value = 0
+    monkeypatch.setattr(torch, "cuda", cuda)
+
+    def call() -> None:
+        if mock.call("error") == cuda.set_sync_debug_mode.call_args:
+            raise RuntimeError("called a synchronizing CUDA operation")
+
+    with pytest.raises(RuntimeError, match="synchronizing"):
+        CudaRecorder(torch.device("cuda", 0)).record(call)
+    assert cuda.set_sync_debug_mode.call_args == mock.call(0)
+    cuda.graph.assert_not_called()
+    assert not CudaRecorder.failed
+
+
+def test_after_a_failed_recording_the_stream_is_the_old_one_and_none_is_begun_again(monkeypatch):
+    monkeypatch.setattr(CudaRecorder, "failed", False)
+    cuda = mock.MagicMock()
+    monkeypatch.setattr(torch, "cuda", cuda)
+    cuda.graph.return_value.__exit__.return_value = False
+    calls = []
+
+    def call() -> None:
+        calls.append(cuda.graph.called)
+        if cuda.graph.called:
+            raise RuntimeError("operation not permitted when stream is capturing")
+
+    with pytest.raises(RuntimeError, match="not permitted"):
+        CudaRecorder(torch.device("cuda", 0)).record(call)
+    cuda.set_stream.assert_called_once_with(cuda.current_stream.return_value)
+    assert cuda.graph.call_count == 2, "a second, empty recording ends the first for the generators"
+    calls.clear()
+    with pytest.raises(Unproved, match="an earlier recording failed"):
+        CudaRecorder(torch.device("cuda", 0)).record(call)
+    assert not calls
+
+
+def test_steps_counted_on_a_gpu_go_on_being_counted_on_a_cpu():
+    recipe = RECIPES["Adam"]
+    with pretended_cuda() as device:
+        there = learner_of("bp", device=device, **recipe)
+        train(there, Replay(there, Tape(), pytest.fail).step, end=4)
+        saved = there.state_dict()
+        assert any(group.get("capturable") for part in saved["optimizers"] for group in part["param_groups"])
+    here = learner_of("bp", **recipe)
+    here.load_state_dict(saved)
+    assert not any(group.get("capturable") for optimizer in here.optimizers for group in optimizer.param_groups)
+    train(here, here.step, begin=4)
 
 
 def test_only_a_learner_on_a_gpu_that_nobody_watches_is_replayed():

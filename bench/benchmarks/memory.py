@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 
 from benchmarks import steps
-from hebbbench.training.device import peak_memory, reset_peak_memory
+from hebbbench.training.device import peak_memory, prepare_torch, reset_peak_memory
 
 STEPS = 3
 RULES = {"deephebb": ("bp", "ghl", "sign", "softhebb", "plain PyTorch"), "fasthebb": ("bp", "swta_fh", "hpca")}
@@ -72,4 +72,10 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    print(peak(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), torch.device(sys.argv[5])))
+    # As a run computes on a GPU; on a CPU that would keep the freed memory which is to go back to the system.
+    on = torch.device(sys.argv[5])
+    print(
+        peak(
+            sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]), on if on.type == "cpu" else prepare_torch(str(on))
+        )
+    )

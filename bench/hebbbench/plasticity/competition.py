@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -32,7 +33,8 @@ def losers_flipped(y: Tensor, post: Tensor) -> Tensor:
     Ties go to the first unit, so each row has exactly one winner. Journé et al. 2023, arXiv:2209.11883.
     """
     winner = post.max(dim=1, keepdim=True).indices  # argmax, which takes longer to find the same
-    return y.neg().scatter_(1, winner, y.gather(1, winner))
+    # A number is scattered, no tensor: on a GPU the latter is sorted first where bits are to repeat.
+    return torch.full_like(y, -1.0).scatter_(1, winner, 1.0).mul_(y)
 
 
 def k_wta(post: Tensor, k: int) -> Tensor:

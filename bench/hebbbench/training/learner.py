@@ -267,7 +267,7 @@ class Learner:
         """Take back what `state_dict` gave."""
         self.model.load_state_dict(saved["model"])
         for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
+            optimise.take_back(optimizer, state)
         self.plasticity.load_state_dict(saved["rule"])
         if self.procedure is not None:
             for name, value in saved["procedure"].items():

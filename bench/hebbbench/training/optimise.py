@@ -42,6 +42,19 @@ def build(spec: Optimizer, parameters: list[nn.Parameter], lrs: list[float]) -> 
     return torch.optim.AdamW(groups, weight_decay=spec.weight_decay)
 
 
+def take_back(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
+    """Take back what the `state_dict` of an optimizer on this or another kind of device gave.
+
+    Steps are counted where this optimizer counts them (`capturable`): in main memory, unless its steps are recorded.
+    """
+    own = optimizer.param_groups
+    groups = [
+        {**group, **({"capturable": mine["capturable"]} if "capturable" in mine else {})}
+        for group, mine in zip(saved["param_groups"], own, strict=True)
+    ]
+    optimizer.load_state_dict({**saved, "param_groups": groups})
+
+
 def shake(parameters: Iterable[nn.Parameter], noise: float, source: torch.Generator) -> None:
     """Add Gaussian noise of standard deviation `noise` to every parameter, drawn on the CPU, in their order."""
     with torch.no_grad():

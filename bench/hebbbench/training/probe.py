@@ -58,10 +58,10 @@ class LinearProbe:
             group["lr"] = self.rate()
         order = torch.randperm(len(train.labels), generator=generator(self.seed, "probe order", self.epoch))
         source = generator(self.seed, "probe dropout", self.epoch, device=self.device)
-        home = train.features.device
-        for part in order.split(self.spec.batch_size):
-            x = train.features.index_select(0, part.to(home)).to(self.device, non_blocking=True)
-            labels = train.labels[part.to(train.labels.device)]
+        places = order.to(train.features.device), order.to(train.labels.device)  # once, for each copy is waited for
+        for at, labelled in zip(*(place.split(self.spec.batch_size) for place in places), strict=True):
+            x = train.features.index_select(0, at).to(self.device, non_blocking=True)
+            labels = train.labels[labelled]
             self.optimizer.zero_grad(set_to_none=True)
             F.cross_entropy(self.linear(drop(x, self.spec.dropout, source)), labels).backward()
             self.optimizer.step()

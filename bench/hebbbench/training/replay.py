@@ -10,6 +10,7 @@ last batch, steps go on as ever.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import torch
@@ -37,24 +38,57 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """Records CUDA graphs, each with memory of its own, on a stream beside the current one."""
+    """Records CUDA graphs, each with memory of its own, on a stream beside the current one.
+
+    A recording that is begun and fails leaves torch (up to 2.11) on the other stream, with generators that believe
+    they are recorded. So what waits for the device is found before one is begun, and after a failure none is again.
+    """
+
+    failed = False
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
+        if CudaRecorder.failed:
+            raise Unproved("an earlier recording failed")
         with torch.cuda.device(self.device):
             here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
             beside.wait_stream(here)
             with torch.cuda.stream(beside):
                 for _ in range(WARM_UP):
                     call()
+                with _waiting_is_an_error():
+                    call()
             here.wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
-            # Only this thread's calls are looked at: another one pins the memory of decoded batches meanwhile.
-            with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
-                call()
+            try:
+                # Only this thread's calls are looked at: another one pins the memory of decoded batches meanwhile.
+                with torch.cuda.graph(graph, stream=beside, capture_error_mode="thread_local"):
+                    call()
+            except BaseException:
+                CudaRecorder.failed = True
+                torch.cuda.set_stream(here)
+                _end_recording(beside)
+                raise
         return graph.replay
+
+
+@contextmanager
+def _waiting_is_an_error() -> Iterator[None]:
+    """Within this context whatever makes the host wait for the device raises RuntimeError."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+def _end_recording(beside: torch.cuda.Stream) -> None:
+    """Record nothing to its end, which tells the generators of a failed recording that it is over."""
+    with suppress(RuntimeError), torch.cuda.graph(torch.cuda.CUDAGraph(), stream=beside):
+        pass
 
 
 class Unproved(Exception):
