@@ -153,6 +153,10 @@ def test_networks_trained_together_are_those_of_the_loop(case, tmp_path):
         for name, metric in single.metrics.items():
             assert stacked.metrics[name].value == pytest.approx(metric.value, abs=2e-5, rel=1e-4), name
         assert np.allclose(stacked.curves.get("train.loss", []), single.curves.get("train.loss", []), rtol=1e-5)
+        rates = {"achieved_flops_per_second", "ceiling_flops_per_second"}
+        assert stacked.work.model_dump(exclude=rates) == single.work.model_dump(exclude=rates)
+        assert stacked.work.achieved_flops_per_second > 0
+        assert stacked.environment.determinism_probe is single.environment.determinism_probe is True
 
 
 def test_networks_of_one_seed_share_its_batches(tmp_path):

@@ -25,6 +25,7 @@ from hebbbench.training.learner import EXPLODED, Learner
 from hebbbench.training.loop import CHECK_EVERY, Diverged, batches_per_epoch
 from hebbbench.training.measured import describe_model
 from hebbbench.training.optimise import annealing
+from hebbbench.training.rehearsal import STEPS, repeats_bits
 from hebbbench.training.stackable import stackable
 from hebbbench.validation import canonical_json
 
@@ -109,7 +110,30 @@ class Chunk:
         for course, learner in zip(courses, self.learners, strict=True):
             course.measured.model = describe_model(learner)
             course.measured.phase = "training"
-        self.ensemble = Ensemble(self.learners, [course.cell.recipe.training for course in courses])
+        self.ensemble = self._together()
+        self._rehearse()
+
+    def _together(self) -> Ensemble:
+        """The networks as they are drawn."""
+        return Ensemble(self.learners, [course.cell.recipe.training for course in self.courses])
+
+    def _rehearse(self) -> None:
+        """Count a step of one network, and see whether this machine repeats the bits of a few steps of all of them."""
+        first = self.courses[0]
+        repeats_bits(first, self.batches)
+        size = min(first.cell.recipe.training.batch_size, len(first.train_indices))
+        x, targets = (
+            rows.expand(len(self.courses), *rows.shape) for rows in self.batches.plain(first.train_indices[:size])
+        )
+        left = []
+        for _ in range(2):
+            ensemble = self._together()
+            for step in range(STEPS):
+                ensemble.step(x, targets, step, 1.0)
+            left.append(ensemble.weights)
+        same = all(torch.equal(one, other) for one, other in zip(*left, strict=True))
+        for course in self.courses:
+            course.measured.work, course.measured.determinism = first.measured.work, same
 
 
 def train_together(chunk: Chunk, request: StopRequest, reporter: Reporter) -> list[schema.Result]:
