@@ -84,6 +84,28 @@ def test_a_step_in_bfloat16_is_close_to_one_in_float32(name, rule):
     assert 0.99 < similarity < 1
 
 
+@pytest.mark.parametrize(("rule", "close"), [("softhebb", 1e-3), ("ghl", 1e-2), ("swta_fh", 1e-2)])
+@pytest.mark.parametrize("name", ["digits-mlp", "digits-deephebb"])
+def test_with_mixed_precision_a_rule_has_the_same_winners_and_nearly_the_same_update(name, rule, close):
+    updates = {}
+    for precision in ("float32", "mixed"):
+        own = learner(name, rule, precision)
+        own.find_update(*batch(name))
+        updates[precision] = [weight.grad for weight in own.plasticity.weights()]
+    for exact, mixed in zip(updates["float32"], updates["mixed"], strict=True):
+        assert mixed.dtype == torch.float32
+        assert 0 < (mixed - exact).abs().max() <= close * exact.abs().max()
+
+
+def test_mixed_precision_leaves_backprop_as_it_is():
+    digests = set()
+    for precision in ("float32", "mixed"):
+        own = learner("digits-deephebb", "bp", precision)
+        own.step(*batch("digits-deephebb"), 0, 0.0)
+        digests.add(own.digest())
+    assert len(digests) == 1
+
+
 def test_precision_is_part_of_a_protocols_identity():
     assert protocol("digits-mlp").hash == registry.protocol("digits-mlp").hash
     assert protocol("digits-mlp", precision="bfloat16").hash != registry.protocol("digits-mlp").hash

@@ -72,9 +72,10 @@ class Protocol(Growing):
     rules: list[str] = Field([], description="what `--rule all` means here; empty = every rule")
     free: list[str] = []
     budget: Budget
-    precision: Literal["float32", "bfloat16"] = Field(
+    precision: Literal["float32", "mixed", "bfloat16"] = Field(
         "float32",
-        description="of products while training; with bfloat16, weights, competition, sums and scoring stay float32",
+        description="of products while training: with mixed, rules' outer products are in bfloat16, with bfloat16 all; "
+        "weights, competition, sums and scoring are float32 in each",
     )
     seeds: list[NonNegativeInt] = Field(min_length=1)
     probe: Probe | None = Field(None, description="none = the network is not scored by its features")

@@ -36,10 +36,17 @@ class PlasticLayer:
 
     Args:
         world: which processes a batch is divided over; whole: whether the rule is shown all processes' rows.
+        products: precision of the rule's outer product; that of the layer's own if None.
     """
 
     def __init__(
-        self, name: str, module: nn.Linear | nn.Conv2d, rule: Rule, world: World = ALONE, whole: bool = False
+        self,
+        name: str,
+        module: nn.Linear | nn.Conv2d,
+        rule: Rule,
+        world: World = ALONE,
+        whole: bool = False,
+        products: torch.dtype | None = None,
     ) -> None:
         check_layer(name, module)
         self.name = name
@@ -48,6 +55,7 @@ class PlasticLayer:
         self.title = type(rule).__name__
         self.world = world
         self.whole = whole
+        self.products = products
         self.state = rule.init(weight_rows(module.weight.detach()))
         self._pre: Pre | None = None
         self._post: Tensor | Rows | None = None
@@ -74,7 +82,7 @@ class PlasticLayer:
             )
         self._observed = True
         if "pre" in self.rule.signals:
-            self._pre = self._seen(pre_of(self._hold(x), output, self.module))
+            self._pre = self._seen(pre_of(self._hold(x), output, self.module, self.products))
         if "post" in self.rule.signals:
             held = self._hold(output)
             if self._in_pieces and held.dtype != self.module.weight.dtype and held.device.type == "cpu":
@@ -167,6 +175,7 @@ class Plasticity:
         patterns: which layers are plastic, see `select`.
         rule: the rule's class; `hyperparameters` may hold lists, one value a layer.
         world: which processes a batch is divided over; whole: whether the rule is shown all processes' rows.
+        products: precision of the rule's outer products; that of each layer's own if None.
 
     Raises:
         ProtocolError: a pattern matches no module.
@@ -181,11 +190,12 @@ class Plasticity:
         hyperparameters: dict[str, Any],
         world: World = ALONE,
         whole: bool = False,
+        products: torch.dtype | None = None,
     ) -> None:
         chosen = select(model, patterns)
         rules = per_layer(rule, hyperparameters, list(chosen))
         self.layers = [
-            PlasticLayer(name, module, layer_rule, world, whole)
+            PlasticLayer(name, module, layer_rule, world, whole, products)
             for (name, module), layer_rule in zip(chosen.items(), rules, strict=True)
         ]
         self.world = world

@@ -57,11 +57,13 @@ class LinearPre:
     Args:
         x: as the layer's product saw it, (…, in); its precision is that of `outer`'s product.
         dtype: of everything else; that of `x` if None.
+        products: in place of the precision of `x`, that of `outer`'s product.
     """
 
-    def __init__(self, x: Tensor, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, x: Tensor, dtype: torch.dtype | None = None, products: torch.dtype | None = None) -> None:
         self._x = x.reshape(-1, x.shape[-1])
         self._dtype = dtype or x.dtype
+        self._products = products or x.dtype
 
     @property
     def rows(self) -> Tensor:
@@ -80,7 +82,7 @@ class LinearPre:
         return self.rows.square().sum(1)
 
     def outer(self, a: Tensor) -> Tensor:
-        return _mean(a.to(self._x.dtype).T @ self._x, a, self.count)
+        return _mean(a.to(self._products).T @ self._x.to(self._products), a, self.count)
 
     def potential(self, weight: Tensor) -> Tensor:
         return (self._x @ weight.to(self._x.dtype).T).to(self._dtype)
@@ -91,12 +93,18 @@ class ConvPre:
 
     ⟨a xᵀ⟩ is the weight gradient of the convolution with `a` as the upstream gradient, so it is one library call for
     every stride, padding and dilation; or it goes another way, where that is faster (see `routes`).
+
+    Args:
+        x: as the layer's product saw it; its precision is that of `outer`'s product, unless `products` is another.
+        positions: the shape of the layer's output.
     """
 
-    def __init__(self, x: Tensor, layer: nn.Conv2d, positions: torch.Size) -> None:
+    def __init__(self, x: Tensor, layer: nn.Conv2d, positions: torch.Size, products: torch.dtype | None = None) -> None:
         self._x = x
         self._layer = layer
+        self._positions = positions
         self._samples, _, self._height, self._width = positions
+        self._products = products or x.dtype
 
     @property
     def count(self) -> int:
@@ -146,6 +154,8 @@ class ConvPre:
         return summed.clamp_min(0).reshape(-1)
 
     def outer(self, a: Tensor) -> Tensor:
+        if self._products != self._x.dtype:
+            return ConvPre(self._x.to(self._products), self._layer, self._positions).outer(a)
         weight, x = self._layer.weight, self._x
         upstream = a.to(x.dtype)
         ways = {
@@ -220,12 +230,18 @@ def post_rows(output: Tensor, layer: nn.Linear | nn.Conv2d) -> Tensor:
     return rows if layer.bias is None else rows - layer.bias.detach()
 
 
-def pre_of(x: Tensor, output: Tensor, layer: nn.Linear | nn.Conv2d) -> Pre:
-    """The presynaptic activity of a layer that turned `x` into `output`, in the precision in which it did."""
+def pre_of(
+    x: Tensor, output: Tensor, layer: nn.Linear | nn.Conv2d, products: torch.dtype | None = None
+) -> ConvPre | LinearPre:
+    """The presynaptic activity of a layer that turned `x` into `output`, in the precision in which it did.
+
+    Args:
+        products: precision of its outer product; the same if None.
+    """
     x = x.to(output.dtype)
     if isinstance(layer, nn.Conv2d):
-        return ConvPre(x, layer, output.shape)
-    return LinearPre(x, layer.weight.dtype)
+        return ConvPre(x, layer, output.shape, products)
+    return LinearPre(x, layer.weight.dtype, products)
 
 
 def check_layer(name: str, layer: nn.Module) -> None:

@@ -69,7 +69,8 @@ class Learner:
         self.trains_readout = self.end_to_end or recipe.training.readout == "trained"
         patterns = work.plastic if self.end_to_end else work.plastic_unsupervised or work.plastic
         lay(self.model, rule.feedback, cell.seed)
-        self.plasticity = Plasticity(self.model, patterns, rule, recipe.hyperparameters, world, whole)
+        products = torch.bfloat16 if work.precision == "mixed" else None
+        self.plasticity = Plasticity(self.model, patterns, rule, recipe.hyperparameters, world, whole, products)
         self.world = world
         if world.size > 1:
             divide(self.model, world)
@@ -123,10 +124,10 @@ class Learner:
 
     def _procedure(self, rule: type[Rule], cell: Cell) -> Procedure:
         recipe = cell.recipe
-        if cell.work.precision == "bfloat16":
+        if cell.work.precision != "float32":
             raise ProtocolError(
-                f"precision = 'bfloat16': rule {rule.__name__} settles in many small steps, which bfloat16 would round "
-                "away. Run it under a protocol in float32."
+                f"precision = '{cell.work.precision}': rule {rule.__name__} settles in many small steps, which "
+                "bfloat16 would round away. Run it under a protocol in float32."
             )
         if recipe.training.schedule == "layerwise":
             raise ProtocolError(

@@ -21,7 +21,7 @@ def repeats_bits(apparatus: Apparatus, batches: Any) -> bool:
     The first of them is counted, into `apparatus.measured.work`.
     """
     only = 0 if apparatus.cell.recipe.training.schedule == "layerwise" else None
-    if timed(apparatus.device, torch.bfloat16 if apparatus.cell.work.precision == "bfloat16" else torch.float32):
+    if timed(apparatus.device, torch.float32 if apparatus.cell.work.precision == "float32" else torch.bfloat16):
         # In a step of its own, because no way of an outer product is chosen while operations are counted.
         apparatus.learner().step(*_batch(apparatus, batches, 0), 0, 0.0, only)
     digests = set()
