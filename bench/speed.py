@@ -50,6 +50,16 @@ def quick_start() -> float:
         return time.perf_counter() - began
 
 
+def help_page() -> float:
+    """Wall seconds of `hebbbench --help`, the best of three."""
+    found = []
+    for _ in range(3):
+        began = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "hebbbench", "--help"], check=True, stdout=subprocess.DEVNULL)
+        found.append(time.perf_counter() - began)
+    return min(found)
+
+
 def main() -> int:
     """Measure and print; 1 if the machine is too busy to measure on."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -77,6 +87,7 @@ def main() -> int:
         "idle_share": round(share, 3),
         "matrix_gflops": {name: round(matrix_rate(device, dtype, wait), 1) for name, dtype in PRECISIONS.items()},
         "quick_start_seconds": round(quick_start(), 1),
+        "help_seconds": round(help_page(), 2),
         "ghl_relative_error": steps.ghl_error(device),
         "steps": [],
     }
@@ -84,7 +95,7 @@ def main() -> int:
     report["replayed"] = replayed.speed_ups(arguments.rounds, device, wait) if device.type == "cuda" else {}
     keep(report, arguments.json)
     for network in steps.RULES:
-        for precision in PRECISIONS:
+        for precision in steps.PRECISIONS:
             cases, work = steps.cases(network, precision, x, labels)
             times = take_turns(cases, arguments.rounds, wait)
             rows = {
@@ -112,6 +123,9 @@ def main() -> int:
     times = take_turns(read_out.cases(x, labels), arguments.rounds, wait)
     report["probe"] = {name: round(ratio(times, name, "cached"), 1) for name in times}
     report["images_per_second"] = {name: round(rate) for name, rate in pipeline.pipeline(device, wait).items()}
+    report["input_to_step"] = {
+        case: round(part, 4) for case, part in pipeline.shares(arguments.rounds, device, wait).items()
+    }
     report["files_per_second_a_core"] = {name: round(rate) for name, rate in pipeline.decode_rates().items()}
     loader = pipeline.loader_rate()
     report["data_loader_images_per_second"] = None if loader is None else round(loader)
@@ -134,14 +148,16 @@ def head(report: dict[str, Any]) -> str:
     rates = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in report["matrix_gflops"].items())
     return (
         f"{report['device']}, {report['threads']} threads, torch {report['torch']}; matrix product {rates}\n"
-        f"quick start: {report['quick_start_seconds']:.1f} s from command to result\n"
+        f"quick start: {report['quick_start_seconds']:.1f} s from command to result; "
+        f"--help: {report['help_seconds']:.2f} s (goal 0.3)\n"
         f"GHL's Hebbian term agrees with explicit patches to {report['ghl_relative_error']:.0e}"
     )
 
 
 def step_table(network: str, precision: str, rows: dict[str, dict[str, float]]) -> str:
     """One comparison; `promised` is the ratio of the counted work."""
-    lines = [f"\none step on {network}, products in {precision}"]
+    words = "rules' outer products in bfloat16" if precision == "mixed" else f"products in {precision}"
+    lines = [f"\none step on {network}, {words}"]
     lines.append(f"  {'':14}{'ms':>9}{'to bp':>8}{'promised':>10}{'goal':>7}")
     for name, row in rows.items():
         promised = row["forward_passes"] / rows["bp"]["forward_passes"]
@@ -170,6 +186,8 @@ def tail(report: dict[str, Any]) -> str:
     for name, rate in report["images_per_second"].items():
         beside = f", {rate / loader:.0f} times a DataLoader" if loader and name == "crop-flip" else ""
         lines.append(f"input pipeline, augmentation {name}: {rate:,} images/s{beside}")
+    parts = ", ".join(f"{case} {100 * part:.1f} %" for case, part in report["input_to_step"].items())
+    lines.append(f"making a step's batch, of the step's time (goal: under 2 %): {parts}")
     files = ", ".join(f"{name} {rate}" for name, rate in report["files_per_second_a_core"].items())
     lines.append(f"JPEG files of 500 × 375 to 224², images/s a core: {files}")
     for batch, factor in report["together"].items():

@@ -117,6 +117,39 @@ def test_a_batch_is_the_same_with_one_thread_and_with_several(augment, monkeypat
     assert torch.equal(batches.batch(torch.arange(64), torch.Generator().manual_seed(1))[0], small)
 
 
+@pytest.mark.parametrize("layout", ["image", "flat"])
+@pytest.mark.parametrize("augment", ["none", "crop-flip"])
+@pytest.mark.parametrize("few", [1, 9 * 7 * 3 * 5 * 2, 2**20])
+def test_several_made_at_once_are_those_made_one_by_one(layout, augment, few, monkeypatch):
+    monkeypatch.setattr("hebbbench.data.batches.FEW", few)
+    batches = _batches(*_arrays(n=24), layout=layout, augment=augment)
+    parts = torch.randperm(24, generator=torch.Generator().manual_seed(0)).split(5)
+
+    def sources():
+        return (torch.Generator().manual_seed(i) for i in range(len(parts)))
+
+    made = list(batches.several(parts, sources()))
+    assert len(made) == len(parts)
+    for (x, y), part, source in zip(made, parts, sources(), strict=True):
+        one, labels = batches.batch(part, source)
+        assert torch.equal(x, one)
+        assert torch.equal(y, labels)
+        assert x.stride() == one.stride()
+    for (x, _), part in zip(batches.several(parts), parts, strict=True):
+        assert torch.equal(x, batches.plain(part)[0])
+    assert not list(batches.several([]))
+
+
+def test_several_are_made_with_as_few_gathers_as_there_is_room_for(monkeypatch):
+    monkeypatch.setattr("hebbbench.data.batches.FEW", 9 * 7 * 3 * 5 * 2)
+    batches = _batches(*_arrays(n=24))
+    gathers = []
+    plain = batches.plain
+    monkeypatch.setattr(batches, "plain", lambda index: gathers.append(len(index)) or plain(index))
+    list(batches.several(torch.arange(24).split(5)))
+    assert gathers == [10, 10, 4]
+
+
 def test_draws_are_uniform():
     images, labels = _arrays()
     batches = _batches(images, labels, augment="crop-flip")

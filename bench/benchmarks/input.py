@@ -11,10 +11,15 @@ import numpy as np
 import torch
 
 from benchmarks.steps import SHAPE
-from benchmarks.timing import take_turns
+from benchmarks.timing import ratio, take_turns
+from hebbbench import registry
+from hebbbench.cell import cells
 from hebbbench.data.batches import Batches
-from hebbbench.data.decoding import Decoder
+from hebbbench.data.decoding import Decoder, ahead
 from hebbbench.data.encoded import EncodedSplit
+from hebbbench.data.spec import dataset_spec
+from hebbbench.training.learner import Learner
+from hebbbench.training.network import architecture_layout
 
 BATCH = 64
 IMAGES = 10_000
@@ -46,6 +51,39 @@ def pipeline(device: torch.device, wait: Callable[[], None]) -> dict[str, float]
 
         rates[augment] = len(batches) / statistics.median(take_turns({"read": read}, 3, wait)["read"])
     return rates
+
+
+FED = (("digits-mlp", "softhebb"), ("mnist-mlp", "oja"), ("mnist-mlp", "bp"), ("cifar10-deephebb", "softhebb"))
+"""Protocols and rules whose steps are short beside their batches."""
+STEPS = 20
+
+
+def shares(rounds: int, device: torch.device, wait: Callable[[], None]) -> dict[str, float]:
+    """The time in which a step's batch is made over that of the step, the median over rounds."""
+    found = {}
+    for protocol, rule in FED:
+        (cell,) = cells(registry.protocol(protocol), [rule], [0], {})
+        data, shape = cell.work.data, dataset_spec(cell.work.data.dataset).shape
+        learner = Learner(cell, shape, 10, device)
+        source = np.random.default_rng(0)
+        images = source.integers(0, 256, (IMAGES, *shape), dtype=np.uint8)
+        form: dict[str, Any] = {"mean": data.mean, "std": data.std, "augment": data.augment}
+        layout = architecture_layout(cell.work.architecture.name)
+        batches = Batches(images, source.integers(0, 10, IMAGES), device=device, layout=layout, **form)
+        parts = torch.randperm(IMAGES, device=device).split(cell.recipe.training.batch_size)[:STEPS]
+        x, labels = batches.plain(parts[0])
+
+        def make(batches: Batches = batches, parts: Any = parts) -> None:
+            for _ in ahead(batches, parts, (torch.Generator() for _ in parts)):
+                pass
+
+        def step(learner: Learner = learner, x: torch.Tensor = x, labels: torch.Tensor = labels) -> None:
+            for number in range(STEPS):
+                learner.step(x, labels, number, 0.0)
+
+        times = take_turns({"make": make, "step": step}, rounds, wait)
+        found[f"{protocol} {rule}"] = ratio(times, "make", "step")
+    return found
 
 
 def loader_rate(workers: int = 2) -> float | None:

@@ -18,6 +18,7 @@ from hebbbench.training.work import count
 
 SHAPE = (32, 32, 3)
 RULES = {"deephebb": ("bp", "ghl", "sign", "softhebb"), "fasthebb": ("bp", "swta_fh", "hpca")}
+PRECISIONS = ("float32", "mixed", "bfloat16")
 GOALS = {"ghl": 1.45, "softhebb": 0.78, "swta_fh": 0.85, "hpca": 0.85}
 """The ratio to `bp` that a rule is to stay under."""
 

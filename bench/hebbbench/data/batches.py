@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from hebbbench.data.threads import one_for_few
+from hebbbench.data.threads import FEW, one_for_few
 from hebbbench.errors import DataError
 
 Layout = Literal["image", "flat", "tokens"]
@@ -134,6 +134,26 @@ class Batches:
             return self.plain(index[part])
         code = self._codes(len(index), _need_cpu(generator, "augmentation"))
         return self._placed(index[part], code[part])
+
+    def several(
+        self, parts: Sequence[Tensor], generators: Iterable[torch.Generator] | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """(x, y) of each of `parts`, as `batch` makes them with their generators, or `plain` without.
+
+        As many are made at once as one thread makes, because asking for a small one takes longer than making it.
+        """
+        each = max(1, FEW // (len(parts[0]) * len(self._scale))) if parts else 1
+        sources = iter(() if generators is None else generators)
+        for first in range(0, len(parts), each):
+            some = parts[first : first + each]
+            index = some[0] if len(some) == 1 else torch.cat(list(some))
+            if generators is None or self.augment == "none":
+                x, y = self.plain(index)
+            else:
+                drawn = (self._codes(len(part), _need_cpu(next(sources, None), "augmentation")) for part in some)
+                x, y = self._placed(index, torch.cat(list(drawn)))
+            sizes = [len(part) for part in some]
+            yield from zip(x.split(sizes), y.split(sizes), strict=True)
 
     def plain(self, index: Tensor) -> tuple[Tensor, Tensor]:
         """(x, y) of the samples `index`, int64 (B,), never augmented."""

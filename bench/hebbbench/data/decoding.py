@@ -14,7 +14,7 @@ from hebbbench.errors import DataError
 from hebbbench.rng import seed_torch
 from hebbbench.world import ALONE, World
 
-from .batches import WHOLE, Layout
+from .batches import WHOLE, Batches, Layout
 from .encoded import EncodedSplit
 
 WORKERS_VARIABLE = "HEBBBENCH_WORKERS"
@@ -172,6 +172,8 @@ def ahead(
     try:
         if isinstance(batches, Decoded):
             yield from batches.ahead(parts, generators, world)
+        elif isinstance(batches, Batches) and world.size == 1:
+            yield from batches.several(parts, generators)
         elif generators is None:
             for part in parts:
                 yield batches.plain(part[world.begin(len(part))])
