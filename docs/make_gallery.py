@@ -67,7 +67,7 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         {"kind": "axis"},
     ),
     "sre-noise-map": (
-        "How Hebbian backprop is under noise, one seed, and the line on which it is zero.",
+        "How Hebbian backprop is under noise, mean of three seeds, and the line on which it is zero.",
         ["sre-noise"],
         {"kind": "heatmap", "x": "noise", "y": "decay"},
     ),

@@ -7,11 +7,26 @@ from typing import Any
 
 import pytest
 
-from board_fixtures import DIGITS, WIDTHS, make_result, make_sources, store_all
+from board_fixtures import DIGITS, PROTOCOLS, WIDTHS, make_result, make_sources, store_all
+from hebbbench import registry
 from hebbbench.board import sift
-from hebbbench.board.overview import overview
+from hebbbench.board.overview import PRINTED_GINI, overview
 from hebbbench.board.rows import tables
 from hebbbench.record.schema import Metric
+from hebbbench.sections import Published
+
+START, END = PRINTED_GINI
+PRINTED = WIDTHS.model_copy(
+    update={
+        "published": [
+            Published(rule="softhebb", value=0.3, metric=END, source="Roe 2024", axes={"width": 32}),
+            *WIDTHS.published,
+            Published(rule="softhebb", value=0.7, metric=END, source="Roe 2024", axes={"width": 64}),
+            Published(rule="softhebb", value=0.1, metric=START, source="Roe 2024", axes={"width": 64}),
+        ]
+    }
+)
+"""WIDTHS with published Gini coefficients: of the end alone at 32 units, of both ends at 64."""
 
 
 def with_metrics(result: Any, **values: float) -> Any:
@@ -33,9 +48,9 @@ def lines(tmp_path: Path) -> list[str]:
             results.append(with_metrics(result, **extra, **{"probe.published_protocol.test.max": mean - 0.1}))
         results.append(make_result(WIDTHS, "bp", 0, mean + 0.03, {"width": width}))
     store_all(results, tmp_path)
-    sources = make_sources(tmp_path)
-    own = [table for table in tables(sources, sift(sources)) if table.protocol is WIDTHS]
-    return overview(WIDTHS, own)
+    sources = make_sources(tmp_path, protocols={**PROTOCOLS, "widths": PRINTED})
+    own = [table for table in tables(sources, sift(sources)) if table.protocol is PRINTED]
+    return overview(PRINTED, own)
 
 
 def cells(lines: list[str], heading: str, rule: str) -> list[str]:
@@ -52,9 +67,18 @@ def test_accuracy_stands_by_axis_value_with_the_published_number_in_brackets(lin
 
 def test_the_paper_s_read_out_and_the_gini_coefficients_have_tables_of_their_own(lines):
     assert cells(lines, "The paper's own read-out", "softhebb") == ["80.00", "84.00 [97.00]"]
-    assert cells(lines, "Gini", "softhebb") == ["0.25 → 0.55", "0.25 → 0.55"]
+    assert cells(lines, "Gini", "softhebb") == ["0.25 → 0.55", "0.25 → 0.55 [0.10 → 0.70]"]
     last = "\n".join(lines).partition("**Gini")[2]
     assert "| bp" not in last  # a rule that has none is left out
+
+
+@pytest.mark.parametrize("name", ["mnist-competitive", "cifar10-competitive"])
+def test_both_ends_of_every_published_gini_coefficient_are_found(name):
+    entries = [entry for entry in registry.protocol(name).published if "accuracy" not in entry.metric]
+    found = {metric: {(e.rule, e.axes["width"]) for e in entries if e.metric == metric} for metric in PRINTED_GINI}
+    assert len(entries) == 24  # three rules, four widths, both ends
+    assert found[START] == found[END]
+    assert len(found[START]) == 12
 
 
 def test_without_an_axis_or_results_there_is_no_overview(tmp_path):

@@ -15,6 +15,8 @@ from hebbbench.record.schema import DIAGNOSTICS, PUBLISHED_READOUT
 from hebbbench.sections import Published
 
 GINI = f"{DIAGNOSTICS}gini.*"
+PRINTED_GINI = ("Gini coefficient, start", "Gini coefficient, end")
+"""What a protocol calls the two among its published numbers."""
 
 
 def overview(protocol: Protocol, tables: Sequence[Table]) -> list[str]:
@@ -30,7 +32,7 @@ def overview(protocol: Protocol, tables: Sequence[Table]) -> list[str]:
     beside = ", in brackets the published number" if printed else ""
     lines = [f"**Accuracy % by {axis}** (mean ± standard deviation (seeds){beside})", ""]
     lines += _matrix(axis, rules, tables, _accuracy)
-    for heading, cell in ((READOUT, partial(_readout, protocol)), (UPDATES, _gini)):
+    for heading, cell in ((READOUT, partial(_readout, protocol)), (UPDATES, partial(_gini, protocol))):
         if any(cell(row) != NOTHING for table in tables for row in table.rows):
             lines += ["", heading, "", *_matrix(axis, rules, tables, cell)]
     return [*lines, ""]
@@ -42,7 +44,7 @@ READOUT = (
 )
 UPDATES = (
     "**Gini coefficient of the units' mean step size**, after the first step → at the end (mean; 0: all units move "
-    "alike, near 1: one alone)"
+    "alike, near 1: one alone; published numbers in brackets)"
 )
 
 
@@ -73,8 +75,13 @@ def _accuracy(row: Row) -> str:
 def _readout(protocol: Protocol, row: Row) -> str:
     """With whatever was printed of it: a paper's own way to score is what this read-out repeats."""
     values = _metric(row, PUBLISHED_READOUT)
-    printed = [entry for entry in protocol.published if entry.rule == row.rule and entry.axes == row.axes]
+    printed = [entry for entry in _printed(protocol, row) if entry.metric not in PRINTED_GINI]
     return _beside(percent(fmean(values)), printed) if values else NOTHING
+
+
+def _printed(protocol: Protocol, row: Row) -> list[Published]:
+    """What was printed of the rule at these axis values, by whatever metric."""
+    return [entry for entry in protocol.published if entry.rule == row.rule and entry.axes == row.axes]
 
 
 def _beside(shown: str, published: Sequence[Published]) -> str:
@@ -82,9 +89,20 @@ def _beside(shown: str, published: Sequence[Published]) -> str:
     return f"{shown} [{printed}]" if printed and shown != NOTHING else shown
 
 
-def _gini(row: Row) -> str:
+def _gini(protocol: Protocol, row: Row) -> str:
+    """With the published pair, where both were printed."""
     start, end = _metric(row, f"{GINI}.start"), _metric(row, f"{GINI}.end")
-    return f"{fmean(start):.2f} → {fmean(end):.2f}" if start and end else NOTHING
+    if not (start and end):
+        return NOTHING
+    shown = _course(fmean(start), fmean(end))
+    found = {entry.metric: entry.value for entry in _printed(protocol, row)}
+    if not found.keys() >= set(PRINTED_GINI):
+        return shown
+    return f"{shown} [{_course(*(found[metric] for metric in PRINTED_GINI))}]"
+
+
+def _course(start: float, end: float) -> str:
+    return f"{start:.2f} → {end:.2f}"
 
 
 def _metric(row: Row, pattern: str) -> list[float]:
