@@ -150,7 +150,7 @@ before = learner.digest()
 reset_peak_memory(learner.device)
 start = peak_memory(learner.device)
 batch = int(sys.argv[2])
-for step in range(2):
+for step in range(int(sys.argv[5])):
     loss = learner.step(torch.randn(batch, 3, 32, 32), torch.arange(batch) % 10, step, 0.0)
 assert torch.isfinite(loss) and learner.digest() != before
 print(peak_memory(learner.device) - start)
@@ -159,11 +159,11 @@ print(peak_memory(learner.device) - start)
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory cannot be reset here")
-def test_1202_layers_take_two_steps_of_ghl_in_little_memory():
-    """At a quarter of ResNet-1202's width and batch 4 a fresh process's peak rises by 60 MiB; without, by 128.
+def test_resnet_1202_takes_a_step_of_ghl_in_little_memory():
+    """At its whole width, 19.33 M parameters, and batch 2 a fresh process's peak rises by 159 MiB; without, by 282.
 
-    With torch 2.6, the oldest that is supported, it rises by 93.
+    Half of the former are the weights' gradients, and what is left grows with the batch: by 27 MiB an image.
     """
-    arguments = [sys.executable, "-c", SCRIPT, "1202", "4", "default", "4"]
+    arguments = [sys.executable, "-c", SCRIPT, "1202", "2", "default", "16", "1"]
     done = subprocess.run(arguments, capture_output=True, text=True, check=True)
-    assert int(done.stdout.split()[-1]) < 110 * 2**20
+    assert int(done.stdout.split()[-1]) < 240 * 2**20
