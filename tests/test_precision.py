@@ -152,7 +152,7 @@ def test_every_way_gives_the_outer_product(name):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(signals.ROUTES, "take", take)
         torch.testing.assert_close(pre.outer(a), expected / pre.count, rtol=1e-12, atol=1e-14)
-    assert set(ways) == {USUAL, "patches", "shifts"}
+    assert set(ways) == {USUAL, "patches", "shifts", "swapped"}
     for product in ways.values():
         torch.testing.assert_close(product, expected, rtol=1e-12, atol=1e-13)
 
@@ -169,7 +169,7 @@ def unfolded(x: Tensor, layer: nn.Conv2d) -> Tensor:
     return patches.unflatten(1, (x.shape[1], -1)).permute(0, 3, 2, 1).flatten(2).flatten(0, 1)
 
 
-@pytest.mark.parametrize("way", [USUAL, "patches", "shifts"])
+@pytest.mark.parametrize("way", [USUAL, "patches", "shifts", "swapped"])
 def test_the_way_chosen_is_taken_in_bfloat16(way, monkeypatch):
     layer = nn.Conv2d(96, 256, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
     x = torch.randn(3, 96, 2, 2, generator=torch.Generator().manual_seed(0))

@@ -162,6 +162,7 @@ class ConvPre:
             USUAL: lambda: self._by_library(upstream),
             "patches": lambda: upstream.T @ self._patches(),
             "shifts": lambda: self._by_shifts(upstream),
+            "swapped": lambda: self._by_swapping(upstream),
         }
         key = f"{tuple(weight.shape)} on {self._height}×{self._width} in {x.dtype}"
         product = ROUTES.take(key, weight.numel() * self.count, ways, x)
@@ -169,8 +170,23 @@ class ConvPre:
 
     def _by_library(self, a: Tensor) -> Tensor:
         x, padding = self._padded()
-        upstream = a.view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
-        return weight_rows(weight_gradient(x, upstream, self._layer, padding))
+        return weight_rows(weight_gradient(x, self._image(a), self._layer, padding))
+
+    def _image(self, a: Tensor) -> Tensor:
+        """Rows (B, out) as they lie at the layer's output, (samples, out, height, width)."""
+        return a.view(self._samples, self._height, self._width, -1).permute(0, 3, 1, 2)
+
+    def _by_swapping(self, a: Tensor) -> Tensor:
+        """A convolution of the input with `a`, in which samples and channels, stride and dilation have changed places.
+
+        The way of SoftHebb's code (arXiv:2209.11883); what a stride leaves over at the border is cut off.
+        """
+        layer = self._layer
+        x, padding = self._padded()
+        kernel, settings = self._image(a).transpose(0, 1), (_pair(layer.dilation), padding, _pair(layer.stride))
+        found = F.conv2d(x.transpose(0, 1), kernel, None, *settings)
+        height, width = _pair(layer.kernel_size)
+        return found[:, :, :height, :width].permute(1, 2, 3, 0).reshape(a.shape[1], -1)
 
     def _by_shifts(self, a: Tensor) -> Tensor:
         """One product for each place of the kernel; its memory is that of one shifted input."""
