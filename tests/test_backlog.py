@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hebbbench.cell import cells
 from hebbbench.data import sources
 from hebbbench.data.spec import DATASETS, DatasetSpec
 from hebbbench.errors import DataError
+from hebbbench.protocol import Protocol
 from hebbbench.record import store
 
 
@@ -57,6 +60,42 @@ def test_what_has_a_result_is_not_missing_and_filters_narrow(lab):
     rest, _ = missing(lab.results, protocol="digits-mlp", rules=["random"])
     assert names(rest) == [f"random {seed}" for seed in (1, 2, 3, 4)]
     assert all(item.seconds is not None for item in rest)
+
+
+RANKED = [
+    "cifar10-deephebb-bf16",
+    "cifar10-fasthebb-bf16",
+    "cifar10-deephebb",
+    "cifar10-fasthebb",
+    "cifar10-resnet depth=20",
+    "cifar10-vgg depth=16",
+]
+
+
+def test_the_papers_networks_come_first_and_then_the_small_before_the_large(lab):
+    waiting, _ = missing(lab.results)
+    networks = [str(item.cell).partition(" · ")[0] for item in waiting if item.cell.seed == 0 and item.compared]
+    assert list(dict.fromkeys(networks))[: len(RANKED)] == RANKED
+    begins = {name: networks.index(name) for name in networks}
+    ends = {name: index for index, name in enumerate(networks)}
+    depths = [f"cifar10-resnet depth={depth}" for depth in (20, 32, 44, 56, 110, 1202)]
+    for less, more in pairwise(depths):
+        assert ends[less] < begins[more]
+    rest = [item for item in waiting if item.cell.seed == 0 and item.compared and math.isinf(item.rank)]
+    works = [item.work for item in rest]
+    assert works == sorted(works)
+
+
+def test_a_priority_is_for_the_axis_values_it_names_and_changes_no_hash(lab):
+    plain = registry.protocol("cifar10-resnet").model_dump(mode="json")
+    for priority in (None, {"rank": 1}, {"rank": 2, "axes": {"depth": 32}}):
+        protocol = Protocol.model_validate({**plain, "priority": priority})
+        assert protocol.hash == registry.protocol("cifar10-resnet").hash
+        ranks = {cell.axes["depth"]: Waiting(cell, False, None).rank for cell in cells(protocol, ["bp"], [0], {})}
+        given = {} if priority is None else dict.fromkeys(ranks, 1) if "axes" not in priority else {32: 2}
+        assert ranks == dict.fromkeys(ranks, math.inf) | given
+    with pytest.raises(ValueError, match="priority: depth = 33 is not among its values"):
+        Protocol.model_validate({**plain, "priority": {"rank": 1, "axes": {"depth": 33}}})
 
 
 def test_an_axis_leaves_out_protocols_without_it(lab):

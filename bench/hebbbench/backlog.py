@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
+from math import inf
 from pathlib import Path
-from statistics import median
 
 from hebbbench import registry
 from hebbbench.board import sift
 from hebbbench.cell import Cell, cells, parse_axes, parse_seeds
-from hebbbench.data import dataset_spec, pins, status
+from hebbbench.data import pins, status
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import HebbBenchError, ProtocolError
+from hebbbench.outlines import Outlines
 from hebbbench.plan import CellStatus, Sources, gather, plan
+from hebbbench.prices import Prices, network_work
 from hebbbench.progress import duration
 from hebbbench.record.store import result_path
 from hebbbench.report import table
@@ -30,11 +31,17 @@ LISTED = 40
 
 @dataclass(frozen=True)
 class Waiting:
-    """A cell that waits to be run. `seconds` is what it may take by earlier results; None if there are none like it."""
+    """A cell that waits to be run.
+
+    Attributes:
+        seconds: what it may take by earlier results; None if they do not tell.
+        work: operations that training its network takes as the protocol has it; infinite if nobody can count them.
+    """
 
     cell: Cell
     begun: bool
     seconds: float | None
+    work: float = inf
 
     @property
     def compared(self) -> bool:
@@ -43,19 +50,21 @@ class Waiting:
         rows = self.cell.protocol.published
         return name in CONTROLS or any(row.rule == name and row.axes.items() <= axes.items() for row in rows)
 
-    def precedence(self) -> tuple[bool, int, bool, float, int]:
+    @property
+    def rank(self) -> float:
+        """Its protocol's at these axis values; infinite if it has none."""
+        priority = self.cell.protocol.priority
+        return inf if priority is None or not priority.axes.items() <= self.cell.axes.items() else priority.rank
+
+    def precedence(self) -> tuple[float, ...]:
         """The order of value, smallest first: what is begun is finished; then a first seed of everything before
-        second ones; of these, what others are compared with; then the cheap before the dear, the unknown last.
+        second ones; of these, what others are compared with; then network by network, by rank and the small before
+        the large; of one network the cheap before the dear, the unknown last.
         """
-        seeds = self.cell.protocol.seeds
+        seeds, epochs = self.cell.protocol.seeds, self.cell.recipe.training.epochs
         turn = seeds.index(self.cell.seed) if self.cell.seed in seeds else len(seeds)
-        seconds = float("inf") if self.seconds is None else self.seconds
-        return not self.begun, turn, not self.compared, seconds, size(self.cell)
-
-
-def size(cell: Cell) -> int:
-    """How often a sample passes through the network in training; orders cells that nobody has timed."""
-    return cell.recipe.training.epochs * dataset_spec(cell.datasets[-1]).counts["train"]
+        seconds = inf if self.seconds is None else self.seconds
+        return not self.begun, turn, not self.compared, self.rank, self.work, seconds, epochs
 
 
 def missing(
@@ -144,25 +153,21 @@ def _points(axes: list[str], name: str, sources: Sources, protocol: str | None) 
 
 def queue(planned: Iterable[Cell], sources: Sources, cache: Path | None) -> list[Waiting]:
     """The cells in order of value, each with what it may take."""
-    times: defaultdict[tuple[object, ...], list[float]] = defaultdict(list)
-    for result in (item.result for item in sources.stored if item.result is not None and item.result.status == "ok"):
-        for key in _likeness(result.protocol.name, result.axes, result.rule.name):
-            times[key].append(result.cost.wall_seconds)
-    folder = resolve_cache(cache) / "checkpoints"
-    begun = {path.stem for path in folder.glob("*.pt")}
+    outlines = Outlines(cache)
+    prices = Prices((item.result for item in sources.stored if item.result is not None), sources.protocols, outlines)
+    checkpoints = {path.stem for path in (resolve_cache(cache) / "checkpoints").glob("*.pt")}
     waiting = []
     for cell in planned:
-        keys = _likeness(cell.protocol.name, cell.axes, cell.rule_name)
-        seconds = next((median(times[key]) for key in keys if key in times), None)
-        data = None if cell.unlabelled else pins().get(cell.protocol.data.dataset)
-        waiting.append(Waiting(cell, bool(begun) and data is not None and cell.identity(data) in begun, seconds))
+        work = network_work(cell.work, outlines)
+        begun = bool(checkpoints) and _is_begun(cell, checkpoints)
+        waiting.append(Waiting(cell, begun, prices.seconds(cell), inf if work is None else work))
+    outlines.keep()
     return sorted(waiting, key=Waiting.precedence)
 
 
-def _likeness(protocol: str, axes: Mapping[str, object], rule: str) -> list[tuple[object, ...]]:
-    """What cells with like times have in common, the most alike first."""
-    point = tuple(sorted((name, str(value)) for name, value in axes.items()))
-    return [(protocol, point, rule), (protocol, point), (protocol, rule), (protocol,)]
+def _is_begun(cell: Cell, checkpoints: set[str]) -> bool:
+    data = None if cell.unlabelled else pins().get(cell.protocol.data.dataset)
+    return data is not None and cell.identity(data) in checkpoints
 
 
 def headline(waiting: Sequence[Waiting], results: Path) -> str:
@@ -174,7 +179,7 @@ def headline(waiting: Sequence[Waiting], results: Path) -> str:
     parts = [f"{len(waiting)} cells are missing under {results}"]
     parts += [f"{begun} of them begun"] * bool(begun)
     if known:
-        parts.append(f"about {duration(sum(known))} in all, as earlier results took wherever they were run")
+        parts.append(f"about {duration(sum(known))} in all on the devices of earlier results")
     parts += [f"{unknown} of unknown length"] * bool(unknown)
     return ", ".join(parts) + "."
 

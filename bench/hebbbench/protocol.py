@@ -32,6 +32,7 @@ from hebbbench.sections import (
     Fraction,
     Name,
     Options,
+    Priority,
     Probe,
     Published,
     PublishedProbe,
@@ -89,6 +90,7 @@ class Protocol(Growing):
     controls: list[str] = ["bp", "random"]
     axes: dict[Name, Axis] = {}
     published: list[Published] = []
+    priority: Priority | None = Field(None, description="what `hebbbench run --missing` takes first")
 
     @model_validator(mode="after")
     def _consistent(self) -> Protocol:
@@ -112,19 +114,21 @@ class Protocol(Growing):
         if self.scores_accuracy and self.chance is None:
             raise ValueError("chance, the accuracy of guessing, is missing")
         self._check_axes()
-        for row in self.published:
-            for name, value in row.axes.items():
+        chosen = [("published", row.axes) for row in self.published]
+        chosen += [("priority", self.priority.axes)] if self.priority is not None else []
+        for where, axes in chosen:
+            for name, value in axes.items():
                 if name not in self.axes:
                     raise ValueError(
-                        f"published: the axis '{name}' is none of this protocol. {suggestion(name, self.axes)}"
+                        f"{where}: the axis '{name}' is none of this protocol. {suggestion(name, self.axes)}"
                     )
                 if not _listed(value, self.axes[name].values):
-                    raise ValueError(f"published: {name} = {value!r} is not among its values {self.axes[name].values}")
+                    raise ValueError(f"{where}: {name} = {value!r} is not among its values {self.axes[name].values}")
         return self
 
     def _check_axes(self) -> None:
         """Every path exists, no two axes share one, and every value could stand there."""
-        plain = self.model_dump(mode="json", exclude={"axes", "published"}, context=WHOLE)
+        plain = self.model_dump(mode="json", exclude={"axes", "published", "priority"}, context=WHOLE)
         paths: dict[str, str] = {}
         for name, axis in self.axes.items():
             read_path(plain, axis.path, f"axes.{name}.path")
@@ -143,7 +147,7 @@ class Protocol(Growing):
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides a number, as plain data."""
-        return self.model_dump(mode="json", exclude={"title", "description", "published", "controls"})
+        return self.model_dump(mode="json", exclude={"title", "description", "published", "controls", "priority"})
 
     @property
     def scores_accuracy(self) -> bool:

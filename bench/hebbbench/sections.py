@@ -200,6 +200,13 @@ class Published(Strict):
     axes: dict[str, AxisValue] = {}
 
 
+class Priority(Strict):
+    """When `hebbbench run --missing` takes the cells at these axis values: 1 first, those without a rank last."""
+
+    rank: PositiveInt
+    axes: dict[str, AxisValue] = {}
+
+
 CONDITIONS = ("noise", "sparsity", "readout")
 TRAINING_FREE = tuple(name for name in Training.model_fields if name not in CONDITIONS)
 """What a recipe could set of the training; the others are conditions of an experiment, never a choice."""
