@@ -1,4 +1,4 @@
-"""Whether two changes of one weight go the same way."""
+"""Whether changes of one weight go the same way: two of one step, or those of all steps."""
 
 from __future__ import annotations
 
@@ -28,3 +28,14 @@ def sign_agreement(delta: Tensor, descent: Tensor) -> float | None:
         return None
     agree = (torch.sign(delta) == torch.sign(descent)) & both
     return (agree.sum() / counted).item()
+
+
+def sign_consistency(signs: Tensor, steps: int) -> float:
+    """Mean over weights of |mean_t sign(Δw_t)|: 1 if each always moved the same way, 0 if as often back as forth.
+
+    Of signs that are drawn at random it is √(2/πn) for n steps. A step of exactly 0 counts in neither direction.
+
+    Args:
+        signs: Σ_t sign(Δw_t), any shape; steps: n.
+    """
+    return signs.abs().mean(dtype=torch.float64).item() / steps

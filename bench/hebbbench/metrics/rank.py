@@ -5,13 +5,16 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+PER_FEATURE = 5
+"""Samples a feature below which the estimate is far too low to be one."""
+
 
 def effective_rank(features: Tensor) -> float | None:
     """exp H(p), p_i = σ_i / Σ σ, of the features centred over samples: 1 … min(n − 1, F).
 
     H is Shannon's entropy in nats and σ the singular values of the centred (n, F) matrix (Roy & Vetterli 2007). They
     are computed as roots of the eigenvalues of the smaller of its two Gram matrices, in float64. An estimate from few
-    samples is too low: n should be several times F.
+    samples is too low: n should be `PER_FEATURE` times F or more.
 
     Returns:
         The effective rank, or None if no feature varies.

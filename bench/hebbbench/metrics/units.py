@@ -1,4 +1,8 @@
-"""Dead units, by four definitions that do not agree with each other. Each is the share of a layer's units, 0 … 1."""
+"""Dead units, by four definitions that do not agree with each other. Each is the share of a layer's units, 0 … 1.
+
+A unit of a convolution is a channel, and its rows are samples × positions. The two definitions by activity rest on
+counts, which may be added up over batches.
+"""
 
 from __future__ import annotations
 
@@ -37,16 +41,42 @@ def weight_dead(first: Tensor, last: Tensor) -> float:
     return (F.cosine_similarity(first, last, dim=1) > UNMOVED).double().mean().item()
 
 
+def active(y: Tensor) -> Tensor:
+    """Whether each unit is active on any row, max_n y_nk > 0, (K,) as 0 or 1.
+
+    Args:
+        y: activity, (n, K).
+    """
+    return (y.amax(0) > 0).long()
+
+
+def wins(y: Tensor) -> Tensor:
+    """On how many rows each unit is the most active one, (K,).
+
+    Of units that tie, the first wins; a row on which no unit is active has no winner.
+
+    Args:
+        y: activity, (n, K).
+    """
+    strongest, winner = y.max(1)
+    return torch.bincount(winner[strongest > 0], minlength=y.shape[1])
+
+
+def never_active(times: Tensor) -> float:
+    """Share of units with a count of 0, for counts (K,), as `active` gives them."""
+    return (times == 0).double().mean().item()
+
+
+def seldom_winning(times: Tensor, rows: int) -> float:
+    """Share of units that win fewer than 0.1/K of the rows, for counts (K,), as `wins` gives them."""
+    return (times < SELDOM * rows / len(times)).double().mean().item()
+
+
 def activation_dead(y: Tensor) -> float:
-    """Share of units that are active on no sample, max_n y_nk ≤ 0, for y (n, out)."""
-    return (y.amax(0) <= 0).double().mean().item()
+    """Share of units that are active on no sample, max_n y_nk ≤ 0, for y (n, K)."""
+    return never_active(active(y))
 
 
 def win_dead(y: Tensor) -> float:
-    """Share of units that are a sample's most active one in fewer than 0.1/K of the samples, for y (n, K).
-
-    Of units that tie, the first wins; a sample on which no unit is active has no winner.
-    """
-    strongest, winner = y.max(1)
-    wins = torch.bincount(winner[strongest > 0], minlength=y.shape[1])
-    return (wins < SELDOM * len(y) / y.shape[1]).double().mean().item()
+    """Share of units that are a sample's most active one in fewer than 0.1/K of the samples, for y (n, K)."""
+    return seldom_winning(wins(y), len(y))
