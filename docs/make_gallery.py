@@ -22,6 +22,17 @@ are ± one standard deviation over seeds. What the numbers mean is in [findings.
 SOME = ["bp", "sign", "ghl", "fa", "softhebb", "hpca", "swta_fh", "pc", "ep", "dtp", "pepita", "ff", "random"]
 AGAINST_DECAY: dict[str, object] = {"kind": "axis", "x": "decay"}
 PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
+    "digits-mlp-ranking": (
+        "Every rule on digits-mlp by the accuracy of a linear read-out on what it learnt, beside backprop and a "
+        "network that learns nothing; marks say what a weight's update was measured to depend on.",
+        ["digits-mlp"],
+        {"kind": "accuracy"},
+    ),
+    "cifar10-small-readout": (
+        "How fast the read-out learns on each rule's frozen features, cifar10-small; its rate is halved on the way.",
+        ["cifar10-small"],
+        {"kind": "curve", "curve": "probe.validation.accuracy"},
+    ),
     "mnist-competitive-accuracy": (
         "Accuracy of a converged linear read-out on one hidden layer, by its width, on MNIST; hollow: Liuson 2023.",
         ["mnist-competitive"],
@@ -56,15 +67,15 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
     ),
     "sre-mlp-decay": (
         "How Hebbian the second layer's update is when training ends, against weight decay: backprop with SGD and "
-        "Adam, direct feedback alignment, a random network's signal; ten seeds. Hollow: some seeds have no cosine, as "
-        "where weights collapsed under Adam.",
+        "Adam, direct feedback alignment, a random network's signal; ten seeds. Half-filled: some seeds have no "
+        "cosine, as where weights collapsed under Adam. Hollow: Koplow's Table 1.",
         ["sre-mlp"],
-        {"kind": "axis"},
+        {"kind": "axis", "published": True},
     ),
     "sre-transformer-decay": (
         "The same for the perceptron behind a transformer's encoder, two seeds of ten.",
         ["sre-transformer"],
-        {"kind": "axis"},
+        {"kind": "axis", "published": True},
     ),
     "sre-noise-map": (
         "How Hebbian backprop is under noise, mean of three seeds, and the line on which it is zero.",

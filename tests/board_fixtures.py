@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import random
+import re
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from hebbbench import registry
+from hebbbench.errors import unknown_name
 from hebbbench.plan import KnownRule, Sources
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, resolve
@@ -203,6 +208,47 @@ def board_results() -> list[Result]:
     return results
 
 
+def small_results(protocol: Protocol = DIGITS, **axes: Any) -> list[Result]:
+    """Three rows of two seeds whose numbers are easily computed by hand."""
+    values = {"bp": (0.9, 0.8), "oja": (0.7, 0.64), "random": (0.5, 0.5)}
+    return [make_result(protocol, rule, seed, own[seed], axes) for rule, own in values.items() for seed in (0, 1)]
+
+
+def cosine_result(protocol: Protocol, rule: str, seed: int, value: float | None, **axes: Any) -> Result:
+    """A result under a protocol of alignment; without a value its layer has collapsed."""
+    reason = None if value is not None else "collapsed: the weights have 0.01 of the norm they started from"
+    metric = {"value": value, "split": "train", "epoch": 5, "reason": reason}
+    return make_result(protocol, rule, seed, 0.5, axes, metrics={protocol.headline: metric})
+
+
+def in_environment(result: Result, **changes: Any) -> Result:
+    """The same result, measured elsewhere."""
+    return result.model_copy(update={"environment": result.environment.model_copy(update=changes)})
+
+
+def register(monkeypatch: pytest.MonkeyPatch) -> dict[str, Protocol]:
+    """Let the registry hold this module's rules and protocols; more may be put into the mapping that is returned."""
+    protocols = dict(PROTOCOLS)
+
+    def protocol(name: str) -> Protocol:
+        if name not in protocols:
+            raise unknown_name("protocol", name, protocols)
+        return protocols[name]
+
+    monkeypatch.setattr(registry, "protocol_names", lambda: sorted(protocols))
+    monkeypatch.setattr(registry, "protocol", protocol)
+    monkeypatch.setattr(registry, "rule_names", lambda: sorted(RECIPES))
+    monkeypatch.setattr(registry, "recipes", RECIPES.__getitem__)
+    monkeypatch.setattr(registry, "rule_source_hash", code)
+    monkeypatch.setattr(registry, "summary", lambda name: f"{name}: what it is.")
+    return protocols
+
+
+def cells_of_lines(text: str) -> list[list[str]]:
+    """The cells of each line of a text with tables: what two spaces or more part."""
+    return [re.split(r"  +", line.strip()) for line in text.splitlines()]
+
+
 def store_all(results: list[Result], root: Path) -> None:
     for result in results:
         store.save(result, root)
@@ -212,3 +258,43 @@ def make_sources(root: Path, **changes: Any) -> Sources:
     """The sources of a results folder with this module's protocols and rules."""
     stored = tuple(store.scan(root))
     return Sources(**{"protocols": PROTOCOLS, "rules": RULES, "stored": stored, "root": root, **changes})
+
+
+COSINES = make_protocol(
+    "cosines",
+    seeds=[0, 1],
+    probe=None,
+    chance=None,
+    headline="alignment.fc1",
+    alignment={},
+    axes={"decay": {"path": "training.optimizer.weight_decay", "values": [0.0, 0.1]}},
+    published=[{"rule": "oja", "value": -0.25, "metric": "alignment", "source": "Doe 2023", "axes": {"decay": 0.1}}],
+)
+
+
+def full_sources(root: Path) -> Sources:
+    """Every kind of row, cards, a protocol of alignment, and a file that does not count."""
+    ranked = [r.model_copy(update={"card": CARD}) if r.rule.name == "oja" else r for r in board_results()]
+    cosines = ((0, 0.5, 0.0), (1, 0.25, 0.0), (0, None, 0.1))
+    aligned = [cosine_result(COSINES, "oja", seed, value, decay=decay) for seed, value, decay in cosines]
+    store_all([*ranked, *aligned], root)
+    (root / "stray.json").write_text("{")
+    return make_sources(root, protocols={**PROTOCOLS, "cosines": COSINES})
+
+
+def markdown_rows(text: str) -> dict[tuple[str, str, str], dict[str, str]]:
+    """(protocol, axes, rule) → column → cell, of every table of rules in a Markdown board."""
+    found, header = {}, []
+    protocol = axes = ""
+    for line in text.splitlines():
+        if line.startswith("#"):
+            name, _, axes = line.lstrip("# ").partition(": ")
+            protocol = name
+        elif line.startswith("| tier"):
+            header = [cell.strip() for cell in line.strip("|").split("|")]
+        elif header and (match := re.match(r"\| *[^|]* *\| \[([\w-]+)\]", line)):
+            cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+            found[protocol, axes, match[1]] = dict(zip(header, cells, strict=True))
+        elif not line.startswith("|"):
+            header = []
+    return found

@@ -295,8 +295,8 @@ def test_published_numbers_stand_at_their_axis_values(full: Sources) -> None:
 def test_missing_controls_and_cells_are_named(full: Sources) -> None:
     text = board.render(full)
     assert "- `bp` has no accuracy at width = 32: the gap to it cannot be given." in text
-    assert "hebbbench run --protocol widths --rule bp --axis width=32 --seed 0-1" in text
-    assert "hebbbench run --protocol digits --rule path/to/supervised.py --seed 1-4" in text
+    assert "hebbbench run --protocol widths --rule bp --axis width=32 --seed 0-1 --results results\n" in text
+    assert "hebbbench run --protocol digits --rule path/to/supervised.py --seed 1-4 --results results\n" in text
     assert "9 of 35 planned runs missing" in text
 
 
@@ -381,11 +381,12 @@ def test_an_empty_board(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("registered")
-def test_write_then_check(tmp_path: Path) -> None:
-    results, path = tmp_path / "results", tmp_path / "LEADERBOARD.md"
+def test_write_then_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    results, path = Path("results"), Path("LEADERBOARD.md")
     store_all(board_results(), results)
     assert "does not exist" in (board.check(results, path) or "")
-    board.write(results, path)
+    assert board.write(results, path) == [path]
     assert path.read_text() == board.build(results) == board.render(make_sources(results))
     assert board.check(results, path) is None
 
@@ -395,7 +396,7 @@ def test_write_then_check(tmp_path: Path) -> None:
 def test_check_finds_an_edit(tmp_path: Path, edit: tuple[str, str]) -> None:
     results, path = tmp_path / "results", tmp_path / "LEADERBOARD.md"
     store_all(board_results(), results)
-    text = board.build(results)
+    text = board.render(make_sources(results))
     assert edit[0] in text
     path.write_bytes(text.replace(*edit).encode())
     message = board.check(results, path)
@@ -423,9 +424,13 @@ def test_a_new_repository_has_a_board(tmp_path: Path) -> None:
 
 def test_the_board_needs_no_torch() -> None:
     program = """
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 import hebbbench.board
+for module in pkgutil.iter_modules(hebbbench.board.__path__):
+    importlib.import_module(f"hebbbench.board.{module.name}")
 hebbbench.board.build(Path("no-such-folder"))
 sys.exit("torch" in sys.modules)
 """

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 import time
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -113,8 +112,9 @@ def run(
 
     A cell that another process is running is left to it.
 
-    Exit status: 0 all cells are done; 1 one failed, diverged or was left; 2 a mistake in what was asked; 75 the time
-    limit came first; 130 interrupted. After 75 and 130 the same command goes on.
+    Exit status: 0 all cells are done; 1 one failed, diverged or was left; 2 a mistake in what was asked, such as a time
+    limit too short for anything; 75 the time limit came first; 130 interrupted. After 75 and 130 the same command goes
+    on.
     """
     began = time.monotonic()
     from hebbbench.session import Session
@@ -130,28 +130,38 @@ def run(
 
 @app.command()
 def tune(
-    protocol: Annotated[str, typer.Option("--protocol", "-p")],
-    rule: Annotated[str, typer.Option("--rule", "-r")],
+    protocol: Annotated[str, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")],
+    rule: Annotated[str, typer.Option("--rule", "-r", help="Name, or path of a .py file.")],
     choose: Annotated[list[str], typer.Option("--try", help="key=v1,v2,… such as optimizer.lr=0.01,0.1. Repeatable.")],
     seeds: Annotated[int, typer.Option(help="Tuning seeds averaged for each trial.", min=1, max=3)] = 3,
+    axis: Annotated[
+        Texts, typer.Option("--axis", help="name=value, or all: the mean over the rest. Repeatable.")
+    ] = None,
     device: Device = None,
     data_root: DataRoot = None,
     cache: Cache = None,
 ) -> None:
-    """Search a recipe on the validation split and print it with what the search cost."""
+    """Search a recipe on the validation split and print it with what the search cost.
+
+    Scores are kept in the cache as they come: after an interruption the same command goes on.
+    """
     from hebbbench.world import launched
 
     if launched():
         raise HebbBenchError("tune runs on one process: its trials are many and small. Leave torchrun out.")
     from hebbbench import registry
+    from hebbbench.progress import reporter
     from hebbbench.training.run import Settings
-    from hebbbench.training.tune import TUNING_SEEDS, as_yaml, at_the_edge, parse_space, search
+    from hebbbench.training.tune import TUNING_SEEDS, as_yaml, at_the_edge, fixed_axes, parse_space, search
 
     found = registry.protocol(protocol)
     settings = Settings(device=device, data_root=data_root, cache=cache)
-    tell = partial(print, " ", flush=True)
-    space = parse_space(choose)
-    recipe, trials = search(found, rule, space, settings, TUNING_SEEDS[:seeds], tell)
+    space, axes = parse_space(choose), fixed_axes(found, rule, axis or [])
+    out = reporter()
+    try:
+        recipe, trials = search(found, rule, space, settings, TUNING_SEEDS[:seeds], out, axes)
+    finally:
+        out.close()
     for edge in at_the_edge(space, trials):
         print(f"  {edge}")
     print(f"\nFor {registry.rule_path(rule).with_suffix('.yaml').name}, under recipes:\n")
@@ -269,59 +279,105 @@ def show_rule(name: str, cache: Cache = None) -> None:
 def leaderboard(
     results: Results = Path("results"),
     protocol: Annotated[
-        Texts,
-        typer.Option("--protocol", "-p", help="Only this one, by name or path; goes with --output -. Repeatable."),
+        Texts, typer.Option("--protocol", "-p", help="Only this one, by name or .yaml file. Repeatable.")
     ] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write; - prints.")] = BOARD,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The file to write: .md, .csv, .json or .html; - prints.")
+    ] = None,
     check: Annotated[bool, typer.Option("--check", help="Write nothing; exit 1 if the file is stale.")] = False,
 ) -> None:
-    """Write LEADERBOARD.md from the results, and from nothing else.
+    """Write the board from the results, and from nothing else.
 
-    With LEADERBOARD.md go the top rows in README.md, if it has the markers for them.
+    The folder results goes into LEADERBOARD.md beside it, and the top rows into README.md, if that has the markers for
+    them. Of other results the board is printed, as short tables on a terminal, unless --output names a file.
     """
     from hebbbench import board
     from hebbbench.record.store import check_exists
 
     check_exists(results)
-    if protocol and str(output) != "-":
-        raise HebbBenchError("--protocol shows part of the board, and no file holds a part. Print it: --output -")
-    readme = board.readme_beside(output)
-    if str(output) == "-" and check:
+    printed = str(output) == "-" or (output is None and not check and not board.belongs(BOARD, results))
+    path = BOARD if output is None else output
+    if printed and check:
         raise HebbBenchError("--check compares a file with the results. Name it with --output.")
-    if check:
-        problem = board.check(results, output, readme)
+    if printed:
+        text = board.on_screen if sys.stdout.isatty() else board.build
+        print(text(results, protocol or []), end="")
+    elif check:
+        problem = board.check(results, path, protocol or [])
         if problem is not None:
             print(problem, file=sys.stderr)
             raise typer.Exit(UNFINISHED)
-        print(f"{output} is what {results}/ says.")
-    elif str(output) == "-":
-        print(board.build(results, protocol or []), end="")
+        print(f"{path} is what {results}/ says.")
     else:
-        board.write(results, output, readme)
-        print(f"{output} written from {results}/.")
+        for written in board.write(results, path, protocol or []):
+            print(f"{written} written from {results}/.")
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="A rule, a result file, or a folder of results.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same, to be taken from it.")],
+    protocol: Annotated[
+        Texts, typer.Option("--protocol", "-p", help="Only this one, by name or .yaml file. Repeatable.")
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Two rules, or two sets of results: differences paired by seed, and what differs in how they were measured.
+
+    Of a rule the results under --results that count are taken, of a file or folder all results in it.
+    """
+    from hebbbench.board.compare import compare_page
+    from hebbbench.record.store import check_exists
+
+    check_exists(results)
+    print(compare_page(first, second, results, protocol or []))
+
+
+@app.command()
+def explain(
+    protocol: Annotated[str, typer.Argument(help="Name, or path of a .yaml file.")],
+    rule: Annotated[str, typer.Argument(help="Name, or path of a .py file.")],
+    axis: Annotated[
+        Texts, typer.Option("--axis", help="name=value, where the rule stands at several. Repeatable.")
+    ] = None,
+    results: Results = Path("results"),
+) -> None:
+    """A row of the board: its seeds, settings and tests, why it stands there, and how to measure it again."""
+    from hebbbench.board.explain import explain_page
+    from hebbbench.record.store import check_exists
+
+    check_exists(results)
+    print(explain_page(protocol, rule, axis or [], results))
 
 
 @app.command()
 def plot(
     targets: Annotated[
-        list[str], typer.Argument(help="Protocols, result files or folders; for features and updates a .safetensors.")
+        list[str],
+        typer.Argument(
+            help="Protocols by name or .yaml file, result files or folders; for features and updates a .safetensors."
+        ),
     ],
     kind: Annotated[
-        Literal["accuracy", "axis", "gini", "alignment", "heatmap", "features", "updates"],
+        Literal["accuracy", "axis", "curve", "gini", "alignment", "heatmap", "features", "updates"],
         typer.Option(help="Which picture."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to, without ending: .png, .svg.")] = None,
     results: Results = Path("results"),
     rule: Annotated[Texts, typer.Option("--rule", "-r", help="Only these rules. Repeatable.")] = None,
     axis: Annotated[Texts, typer.Option("--axis", help="Only at name=value. Repeatable.")] = None,
-    x: Annotated[str | None, typer.Option("--x", help="Axis, or a cost such as train_seconds.")] = None,
+    x: Annotated[str | None, typer.Option("--x", help="Axis, or for accuracy a cost such as train_seconds.")] = None,
     y: Annotated[str | None, typer.Option("--y", help="Second axis of a heat map.")] = None,
     metric: Annotated[str | None, typer.Option(help="Instead of the protocol's headline.")] = None,
-    curve: Annotated[str | None, typer.Option(help="Name or pattern of a curve, for gini and alignment.")] = None,
+    curve: Annotated[str | None, typer.Option(help="Name or pattern of a curve; train.loss for --kind curve.")] = None,
     layer: Annotated[str | None, typer.Option(help="Layer, for features and updates.")] = None,
-    published: Annotated[bool, typer.Option("--published", help="Accuracy: show published numbers too.")] = False,
+    published: Annotated[bool, typer.Option("--published", help="Accuracy, axis: show published numbers too.")] = False,
 ) -> None:
-    """Draw a picture of results, or of saved weights, as PNG and SVG."""
+    """Draw a picture of results, or of saved weights, as PNG and SVG.
+
+    accuracy ranks the rules; with --x, or where a numeric axis varies, it stands against that. axis is the same of any
+    metric, curve a quantity over training. Bars and bands are ± one standard deviation over seeds.
+    """
     from hebbbench.plots.draw import Request, draw
 
     asked = Request(kind, targets, results, rule or [], axis or [], x, y, metric, curve, layer, published, output)
@@ -340,13 +396,13 @@ def validate(
     from hebbbench.board import validate_results
     from hebbbench.record.store import check_exists
 
-    check_exists(results)
+    check_exists(results, paths or [])
     files = [file for path in paths or [] for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
-    findings = validate_results(results, files or None)
+    findings = validate_results(results, files if paths else None)
     for finding in findings:
         print(finding)
     bad = sum(finding.problem is not None for finding in findings)
-    looked_at = len(files) if files else len(list(results.rglob("*.json")))
+    looked_at = len(files) if paths else len(list(results.rglob("*.json")))
     print(f"{looked_at} checked, {bad} with a problem.")
     if bad:
         raise typer.Exit(UNFINISHED)

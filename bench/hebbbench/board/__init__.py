@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
-from hebbbench.board.alignment import alignment_section
+from hebbbench.board.content import Board, collect
 from hebbbench.board.current import sift
-from hebbbench.board.markdown import page
-from hebbbench.board.readme import readme_beside, refresh, stale, top
+from hebbbench.board.output import belongs, check, read, rendered, seen_from, write
 from hebbbench.board.rows import Row, tables
 from hebbbench.board.validate import Finding, validate_results
 from hebbbench.errors import unknown_name
-from hebbbench.files import write_atomic
-from hebbbench.plan import Sources, gather, narrowed, plan
+from hebbbench.plan import Sources, gather
 
 __all__ = [
+    "Board",
     "Finding",
     "Row",
+    "belongs",
     "build",
     "check",
-    "readme_beside",
+    "collect",
+    "on_screen",
     "render",
     "sift",
     "top_rows",
@@ -29,28 +29,19 @@ __all__ = [
     "write",
 ]
 
-SHOWN_DIFFERENCES = 40
 
+def render(sources: Sources, folder: str = "results") -> str:
+    """The text of LEADERBOARD.md for these protocols, rules and results.
 
-def render(sources: Sources) -> str:
-    """The text of LEADERBOARD.md for these protocols, rules and results."""
-    sifted = sift(sources)
-    cells = plan(sources, sifted)
-    sections = {
-        name: alignment_section(
-            protocol,
-            sources,
-            [result for result in sifted.current if result.protocol.name == name],
-            [cell for cell in cells if cell.protocol == name],
-        )
-        for name, protocol in sources.protocols.items()
-        if not protocol.scores_accuracy
-    }
-    return page(tables(sources, sifted), cells, sifted.ignored, sections)
+    Args:
+        folder: of results, as the page names it.
+    """
+    return rendered(collect(sources, folder))
 
 
 def build(results: Path, protocols: Sequence[str] = ()) -> str:
-    """The text of LEADERBOARD.md for the results folder, with the registry's protocols and rules.
+    """The text of LEADERBOARD.md for the results folder, with the registry's protocols and rules; paths are seen from
+    the working directory.
 
     Args:
         protocols: these alone, by name or by path; all of the registry's if none is named.
@@ -58,42 +49,14 @@ def build(results: Path, protocols: Sequence[str] = ()) -> str:
     Raises:
         HebbBenchError: a protocol, recipe or rule file of the repository is malformed.
     """
-    sources = gather(results)
-    return render(narrowed(sources, protocols) if protocols else sources)
+    return render(read(results, protocols), seen_from(results, Path()))
 
 
-def write(results: Path, path: Path, readme: Path | None = None) -> None:
-    """Write the board to `path`, and its top rows between the markers of `readme`, each whole or not at all.
+def on_screen(results: Path, protocols: Sequence[str] = ()) -> str:
+    """The same for a person at a terminal: narrow tables, and nothing that a reader of the page has to be told."""
+    from hebbbench.board.terminal import screen
 
-    Raises:
-        HebbBenchError: as `build`, or a file cannot be written.
-    """
-    sources = gather(results)
-    write_atomic(path, render(sources).encode(), "--output")
-    if readme is not None:
-        refresh(readme, top(sources))
-
-
-def check(results: Path, path: Path, readme: Path | None = None) -> str | None:
-    """None if the files are what the results say, else a message with the first lines that differ."""
-    command = f"hebbbench leaderboard --results {results} --output {path}"
-    sources = gather(results)
-    if readme is not None and stale(readme, top(sources)):
-        return f"{readme} does not show the board's top rows. Write them anew with: {command}"
-    if not path.is_file():
-        return f"{path} does not exist. Write it with: {command}"
-    expected, actual = render(sources), path.read_bytes().decode(errors="replace")
-    if actual == expected:
-        return None
-    difference = list(
-        difflib.unified_diff(
-            actual.split("\n"), expected.split("\n"), str(path), "what results/ says", lineterm="", n=0
-        )
-    )
-    shown = difference[:SHOWN_DIFFERENCES]
-    more = [f"… and {len(difference) - len(shown)} more lines"] if len(difference) > len(shown) else []
-    head = f"{path} is not what the results say. Write it anew with: {command}"
-    return "\n".join([head, *shown, *more])
+    return screen(collect(read(results, protocols), seen_from(results, Path())))
 
 
 def top_rows(results: Path, protocol: str, n: int) -> list[Row]:

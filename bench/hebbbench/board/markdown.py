@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
 from pathlib import PurePosixPath
 
 from hebbbench.board import text
-from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
+from hebbbench.board.alignment import alignment_lines
+from hebbbench.board.content import Board
 from hebbbench.board.section import section
-from hebbbench.board.text import NOTHING, percent, plain
-from hebbbench.plan import CellStatus, Ignored, tally
+from hebbbench.board.summary import HEADER, RIGHT, summary
+from hebbbench.board.text import plain
 from hebbbench.record.card import BADGES, LOCALITY
 
 TITLE = "# HebbBench leaderboard"
@@ -21,7 +21,7 @@ scoring. Only the rule and its settings (its recipe) differ. Accuracy is on the 
 mean ± standard deviation (number of seeds). `bp` is backpropagation on the same network; `random` is that
 network left untrained and scored the same way, so a rule that does not beat it has learned nothing that
 helps. Rules of one tier cannot be told from the best of it with these seeds. This page is written by
-`hebbbench leaderboard` from the files under [results/](results/) and from nothing else; the name of a rule
+`hebbbench leaderboard` from the files under {folder} and from nothing else; the name of a rule
 leads to the files behind its row."""
 COLUMNS = """\
 - **tier**: tier 1 is the best row and every row not significantly different from it; the best of the rest
@@ -53,26 +53,14 @@ SIGNALS = """\
 - **–**: not applicable or not measured."""
 
 
-def page(
-    tables: Sequence[Table],
-    cells: Sequence[CellStatus],
-    ignored: Sequence[Ignored],
-    sections: Mapping[str, Sequence[str]] | None = None,
-) -> str:
-    """The whole page.
-
-    Args:
-        sections: protocol name → lines, of protocols that have no tables.
-        tables: by protocol name, with a protocol's own next to each other.
-        cells: the planned cells of all protocols.
-        ignored: the files that do not count, by path.
-    """
+def page(board: Board) -> str:
+    """The whole page."""
     lines = [
         TITLE,
         "",
-        HOW_TO_READ,
+        HOW_TO_READ.format(folder=text.link(f"{board.folder}/", f"{board.folder}/")),
         "",
-        *_summary(tables, cells),
+        *_summary(board),
         "",
         "## The columns",
         "",
@@ -81,14 +69,12 @@ def page(
         SIGNALS,
         "",
     ]
-    by_protocol: defaultdict[str, list[Table]] = defaultdict(list)
-    for table in tables:
-        by_protocol[table.protocol.name].append(table)
-    for name, own in by_protocol.items():
-        lines += section(own[0].protocol, own, [cell for cell in cells if cell.protocol == name])
-    for _, own_lines in sorted((sections or {}).items()):
-        lines += own_lines
-    lines += _ignored(ignored)
+    for own in board.by_protocol().values():
+        protocol = own[0].protocol
+        lines += section(protocol, own, board.cells_of(protocol), board.folder)
+    for measured in board.alignments:
+        lines += alignment_lines(measured, board.cells_of(measured.protocol), board.folder)
+    lines += _ignored(board)
     return "\n".join(lines).rstrip("\n") + "\n"
 
 
@@ -103,69 +89,24 @@ def _plausibility() -> str:
     return textwrap.fill(text, 104, subsequent_indent="  ", break_on_hyphens=False)
 
 
-def best(table: Table) -> Row | None:
-    """The ranked row of highest accuracy that is no control."""
-    return next((row for row in table.rows if row.ranked and row.rule not in table.protocol.controls), None)
-
-
-def _summary(tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
-    if not tables:
+def _summary(board: Board) -> list[str]:
+    if not board.tables:
         return ["There are no protocols yet."]
-    accuracies = ["its accuracy %", "bp %", "random %"]
-    header = ["protocol", "epochs, at most", "best rule beside the controls", *accuracies, "runs done"]
-    rows = []
-    for table, members in _grouped(tables):
-        name = table.protocol.name
-        axes = [member.axes for member in members]
-        where = f": {text.axes_text(table.axes)}" if table.axes and len(members) == 1 else ""
-        where = f": {len(members)} tables" if len(members) > 1 else where
-        top = best(table)
-        counted = tally(cell for cell in cells if cell.protocol == name and cell.axes in axes)
-        rows.append(
-            [
-                text.link(name, f"#{name}") + where,
-                str(table.protocol.budget.epochs),
-                plain(top.rule) if top else NOTHING,
-                _mean(top),
-                _mean(table.row(BACKPROP)),
-                _mean(table.row(RANDOM)),
-                f"{counted.done}/{counted.planned}" + (f", {counted.failed} failed" if counted.failed else ""),
-            ]
-        )
-    return text.pipe_table(header, rows, frozenset({"epochs, at most", *accuracies}))
+    rows = [
+        [text.link(line.protocol, f"#{line.protocol}") + line.where, *map(plain, line.cells)] for line in summary(board)
+    ]
+    return text.pipe_table(HEADER, rows, RIGHT)
 
 
-def _grouped(tables: Sequence[Table]) -> list[tuple[Table, list[Table]]]:
-    """Each table that has results, alone; a protocol's tables without any share one line."""
-    lines: list[tuple[Table, list[Table]]] = []
-    empty: dict[str, list[Table]] = {}
-    for table in tables:
-        if table.rows:
-            lines.append((table, [table]))
-        elif table.protocol.name in empty:
-            empty[table.protocol.name].append(table)
-        else:
-            empty[table.protocol.name] = [table]
-            lines.append((table, empty[table.protocol.name]))
-    return lines
-
-
-def _mean(row: Row | None) -> str:
-    """A row's mean accuracy, with the number of seeds if they are not all there."""
-    if row is None or row.accuracy is None:
-        return NOTHING
-    partial = "" if row.ranked else f" ({row.accuracy.n} of the seeds)"
-    return percent(row.accuracy.mean) + partial
-
-
-def _ignored(ignored: Sequence[Ignored]) -> list[str]:
+def _ignored(board: Board) -> list[str]:
     """The files that do not count, those of one folder with one reason on one line."""
-    if not ignored:
+    if not board.ignored:
         return []
     groups: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
-    for item in ignored:
-        path = PurePosixPath(item.path)
-        groups[path.parent.as_posix(), item.reason].append(path.name)
+    for item in board.ignored:
+        path = PurePosixPath(text.in_folder(item.path, board.folder))
+        groups[path.parent.as_posix(), text.in_folder(item.reason, board.folder)].append(path.name)
+    count = text.count(len(board.ignored), "file")
     lines = [
         f"- `{folder}/` {', '.join(f'`{name}`' for name in names)}: {text.sentence(reason)}"
         for (folder, reason), names in groups.items()
@@ -173,7 +114,7 @@ def _ignored(ignored: Sequence[Ignored]) -> list[str]:
     return [
         "## Files that do not count",
         "",
-        f"{text.count(len(ignored), 'file')} under results/ left out of the tables above, with the reason.",
+        f"{count} under {board.folder}/ left out of the tables above, with the reason.",
         "",
         *lines,
     ]

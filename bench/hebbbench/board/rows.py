@@ -10,6 +10,7 @@ from statistics import median
 from hebbbench.board.statistics import LEAST_SPREAD, BySeed, Difference, Summary, Tier, paired, summarise, tiers
 from hebbbench.plan import Axes, KnownRule, Sifted, Sources, axis_points, headline, shortfall
 from hebbbench.protocol import HEADLINES, Protocol
+from hebbbench.recipe import Recipe, Resolved
 from hebbbench.record.card import Card
 from hebbbench.record.schema import Result
 from hebbbench.sections import Published
@@ -96,16 +97,20 @@ class Row:
         return tuple(f"{count}{how}" for count, how in sorted(found))
 
     @property
-    def provenance(self) -> tuple[str, ...]:
-        """Where the settings come from, with the number of trials of a search.
+    def recipes(self) -> tuple[Recipe | Resolved, ...]:
+        """What says where the settings come from.
 
-        As the rule's recipe says today, for a search may have been widened since the results were measured and have
-        ended at the same settings (a result with others does not count); of a rule from elsewhere, as its results say.
+        The rule's recipe of today, for a search may have been widened since the results were measured and have ended at
+        the same settings (a result with others does not count); of a rule from elsewhere, what its results say.
         """
-        recipes = [result.recipe for result in self.results]
         today = self.known.recipe_for(self.protocol) if self.known is not None else None
+        return tuple(result.recipe for result in self.results) if today is None else (today,)
+
+    @property
+    def provenance(self) -> tuple[str, ...]:
+        """Where the settings come from, with the number of trials of a search."""
         found = set()
-        for recipe in recipes if today is None else [today]:
+        for recipe in self.recipes:
             trials = f", {recipe.search.trials} trials" if recipe.search is not None else ""
             found.add(recipe.provenance + trials)
         return tuple(sorted(found))

@@ -6,23 +6,19 @@ import shlex
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from hebbbench.board import text
+from hebbbench.board.columns import SCORES, shown_columns
 from hebbbench.board.overview import overview
 from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
-from hebbbench.board.text import NOTHING, plain, sentence
+from hebbbench.board.text import plain, sentence
 from hebbbench.plan import CellStatus, shortfall
-from hebbbench.protocol import HEADLINES, Protocol
-from hebbbench.record.card import letters, locality
+from hebbbench.protocol import Protocol
 from hebbbench.record.schema import Result
 from hebbbench.record.store import result_path
 from hebbbench.sections import Published
 
-SCORES = {
-    "probe.test.accuracy": ("accuracy %", "a linear read-out trained on the network's frozen features"),
-    "end_to_end.test.accuracy": ("end-to-end %", "the network's own output"),
-}
-ALWAYS = 4  # the first columns stand in every table; the others only where a row has something to say
 RIGHT = frozenset({"tier", "passes", "train s", "read-out s", "memory MiB"})
 UNTESTED = "\\* Differs from the best row of its tier by the same amount at every seed: no test is possible."
 CONSEQUENCE = {
@@ -31,36 +27,57 @@ CONSEQUENCE = {
 }
 
 
-def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellStatus]) -> list[str]:
+def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellStatus], folder: str) -> list[str]:
     """The lines of a protocol's section.
 
     Args:
         tables: the protocol's tables, one for each combination of axis values.
         cells: the protocol's planned cells.
+        folder: of results, as the page names it.
     """
     lines = [f"## {protocol.name}", "", f"**{plain(protocol.title)}.** {sentence(protocol.description)}", ""]
-    lines += [_work(protocol), "", *overview(protocol, tables)]
+    lines += [work(protocol), "", *overview(protocol, tables)]
     measured = [table for table in tables if table.rows]
     for table in measured:
         if table.axes:
             lines += [f"### {protocol.name}: {text.axes_text(table.axes)}", ""]
-        lines += [*_table(table), ""]
+        lines += [*_table(table, folder), ""]
     if len(measured) < len(tables):
-        lines += [_without_results(tables), ""]
+        lines += [without_results(tables), ""]
+    for remark in remarks(protocol, tables):
+        lines += [*_markdown(remark), ""]
+    missing = missing_runs(cells, folder)
+    return [*lines, *missing, ""] if missing else lines
+
+
+class Remark(NamedTuple):
+    """Something to be said below the tables; the lines are plain text, with names between backticks."""
+
+    heading: str
+    aside: str
+    lines: list[str]
+
+
+def remarks(protocol: Protocol, tables: Sequence[Table]) -> list[Remark]:
+    """Who measured, what is not there and why, and what others printed."""
     rows = [row for table in tables for row in table.rows]
-    footnotes = (
-        measured_by([result for row in rows for result in row.results]),
-        _controls(tables),
-        _unfinished(protocol, rows),
-        _published(protocol),
-        missing_runs(cells),
-    )
-    for notes in footnotes:
-        lines += [*notes, ""] if notes else []
-    return lines
+    found = [
+        Remark("", "", measured_by([result for row in rows for result in row.results])),
+        Remark("Controls missing", "", _controls(tables)),
+        Remark("Runs without a score", "", _unfinished(protocol, rows)),
+        Remark("Published numbers", " (not measured here, never ranked)", _published(protocol)),
+    ]
+    return [remark for remark in found if remark.lines]
 
 
-def _work(protocol: Protocol) -> str:
+def _markdown(remark: Remark) -> list[str]:
+    if not remark.heading:
+        return [plain(line) for line in remark.lines]
+    return [f"**{remark.heading}**{remark.aside}", "", *(f"- {plain(line)}" for line in remark.lines)]
+
+
+def work(protocol: Protocol) -> str:
+    """Which work was done, and how it was scored, in Markdown."""
     seeds = ", ".join(str(seed) for seed in sorted(protocol.seeds))
     epochs = text.count(protocol.budget.epochs, "epoch")
     guessing = "" if protocol.chance is None else f" Guessing scores {text.percent(protocol.chance)} %."
@@ -70,7 +87,7 @@ def _work(protocol: Protocol) -> str:
     )
 
 
-def _without_results(tables: Sequence[Table]) -> str:
+def without_results(tables: Sequence[Table]) -> str:
     """One line for all tables that are empty: a protocol with axes may have dozens."""
     empty = [table for table in tables if not table.rows]
     if len(empty) == len(tables):
@@ -79,16 +96,15 @@ def _without_results(tables: Sequence[Table]) -> str:
     return f"No results yet at {'; '.join(text.axes_text(table.axes) for table in empty)}."
 
 
-def _table(table: Table) -> list[str]:
-    (other,) = (name for name in HEADLINES if name != table.protocol.headline)
-    header = [
-        "tier", "rule", SCORES[table.protocol.headline][0], "gap to bp, points", "top-5 %", SCORES[other][0],
-        "published %", "epochs", "passes", "train s", "read-out s", "memory MiB", "plausibility", "signals", "recipe",
-        "notes",
-    ]  # fmt: skip
-    rows = [[tier, *_cells(row)] for tier, row in zip(_tiers(table.rows), table.rows, strict=True)]
-    kept = [i for i in range(len(header)) if i < ALWAYS or any(row[i] != NOTHING for row in rows)]
-    lines = text.pipe_table([header[i] for i in kept], [[row[i] for i in kept] for row in rows], RIGHT)
+def _table(table: Table, folder: str) -> list[str]:
+    shown = shown_columns(table, left_out=("over_random",))
+    rows = []
+    for row in table.rows:
+        place = f"{place_of(row, folder)}/"
+        cells = {column.key: plain(column.cell(row)) for column in shown}
+        cells |= {"tier": cells["tier"].replace("*", "\\*"), "rule": text.link(row.rule, place)}
+        rows.append(list(cells.values()))
+    lines = text.pipe_table([column.head for column in shown], rows, RIGHT)
     if any(row.tier is not None and not row.tier.tested for row in table.rows):
         lines += ["", UNTESTED]
     if any(row.ranked for row in table.rows) and not any(row.tier for row in table.rows):
@@ -96,48 +112,9 @@ def _table(table: Table) -> list[str]:
     return lines
 
 
-def _tiers(rows: Sequence[Row]) -> list[str]:
-    """The tier of each row, best first: `1–4` for one that shares tier 1, but stands below rows of tier 4."""
-    lowest, found = 0, []
-    for tier in (row.tier for row in rows):
-        if tier is None:
-            found.append(NOTHING)
-            continue
-        lowest = max(lowest, tier.number)
-        span = f"{tier.number}" if tier.number == lowest else f"{tier.number}–{lowest}"
-        found.append(span + ("" if tier.tested else "\\*"))
-    return found
-
-
-def _cells(row: Row) -> list[str]:
-    """The cells behind the tier."""
-    place = result_path(Path("results"), row.protocol, row.rule, row.axes, 0).parent
-    published = "; ".join(
-        text.percent(entry.value) + (f" ± {text.percent(entry.sd)}" if entry.sd is not None else "")
-        for entry in row.published
-    )
-    notes = [
-        *row.flaws,
-        *([row.standing] if row.standing else []),
-        *(["rule not in repository"] if row.known is None else []),
-    ]
-    return [
-        text.link(row.rule, f"{place.as_posix()}/"),
-        text.spread(row.accuracy),
-        text.gap(row.gap),
-        text.spread(row.top5),
-        text.spread(row.other),
-        published or NOTHING,
-        " / ".join(row.epochs),
-        NOTHING if row.passes is None else f"{row.passes:.1f}",
-        text.seconds(row.median_cost("train_seconds")),
-        text.seconds(row.median_cost("probe_seconds")),
-        text.mebibytes(row.median_cost("peak_memory_bytes")),
-        f"{locality(row.card)} {letters(row.card)}".strip() if row.card is not None else NOTHING,
-        plain(row.sees) if row.card is None else NOTHING,
-        " / ".join(row.provenance),
-        ", ".join(notes) or NOTHING,
-    ]
+def place_of(row: Row, folder: str) -> str:
+    """The folder of a row's results."""
+    return result_path(Path(folder), row.protocol, row.rule, row.axes, 0).parent.as_posix()
 
 
 def measured_by(results: Sequence[Result]) -> list[str]:
@@ -148,7 +125,7 @@ def measured_by(results: Sequence[Result]) -> list[str]:
     by_device: defaultdict[str, set[str]] = defaultdict(set)
     for result in results:
         environment = result.environment
-        by_device[plain(environment.device_name or environment.device or "an unknown device")].add(result.rule.name)
+        by_device[environment.device_name or environment.device or "an unknown device"].add(result.rule.name)
     devices = [
         f"{device} ({', '.join(sorted(rules))})" if len(by_device) > 1 else device
         for device, rules in sorted(by_device.items())
@@ -177,8 +154,8 @@ def _controls(tables: Sequence[Table]) -> list[str]:
             if row is None or row.accuracy is None:
                 where = f" at {text.axes_text(table.axes)}" if table.axes else ""
                 meaning = CONSEQUENCE.get(control, "the comparison it is there for cannot be made")
-                lines.append(f"- `{control}` has no accuracy{where}: {meaning}.")
-    return ["**Controls missing**", "", *lines] if lines else []
+                lines.append(f"`{control}` has no accuracy{where}: {meaning}.")
+    return lines
 
 
 def _unfinished(protocol: Protocol, rows: Sequence[Row]) -> list[str]:
@@ -188,20 +165,24 @@ def _unfinished(protocol: Protocol, rows: Sequence[Row]) -> list[str]:
         for result in row.results:
             reason = shortfall(result, protocol)
             if reason is not None:
-                lines.append(f"- `{row.rule}`{where}, seed {result.seed}: {sentence(reason)}")
-    return ["**Runs without a score**", "", *lines] if lines else []
+                lines.append(f"`{row.rule}`{where}, seed {result.seed}: {reason.rstrip('.')}.")
+    return lines
 
 
 def _published(protocol: Protocol) -> list[str]:
     lines = []
     for entry in sorted(protocol.published, key=lambda e: (e.rule, _position(protocol, e), -e.value, e.source)):
         where = f" at {text.axes_text(entry.axes)}" if entry.axes else ""
-        sd = f" ± {text.percent(entry.sd)}" if entry.sd is not None else ""
         source = f"{entry.source}; {entry.note}" if entry.note else entry.source
-        lines.append(
-            f"- `{entry.rule}`{where}: {text.percent(entry.value)}{sd} % ({plain(entry.metric)}), {sentence(source)}"
-        )
-    return ["**Published numbers** (not measured here, never ranked)", "", *lines] if lines else []
+        lines.append(f"`{entry.rule}`{where}: {printed(entry)} ({entry.metric}), {source.rstrip('.')}.")
+    return lines
+
+
+def printed(entry: Published) -> str:
+    """A printed number: an accuracy in percent, anything else, such as a Gini coefficient, as it is."""
+    scale, unit = (100, " %") if "accuracy" in entry.metric else (1, "")
+    sd = f" ± {scale * entry.sd:.2f}" if entry.sd is not None else ""
+    return f"{scale * entry.value:.2f}{sd}{unit}"
 
 
 def _position(protocol: Protocol, entry: Published) -> tuple[int, ...]:
@@ -211,8 +192,8 @@ def _position(protocol: Protocol, entry: Published) -> tuple[int, ...]:
     )
 
 
-def missing_runs(cells: Sequence[CellStatus]) -> list[str]:
-    """The planned cells without a result that counts, with the commands that run them.
+def missing_runs(cells: Sequence[CellStatus], folder: str) -> list[str]:
+    """The planned cells without a result that counts, with the commands that run them into the folder of results.
 
     Where the same seeds of a rule are missing at every combination of axis values, one command names none of them.
     """
@@ -229,7 +210,7 @@ def missing_runs(cells: Sequence[CellStatus]) -> list[str]:
         alike[rule, "".join(f" --seed {span}" for span in text.spans(own))].append(axes)
     start = f"hebbbench run --protocol {shlex.quote(missing[0].given)}"
     commands = [
-        f"{start} --rule {rule}{axes}{spans}"
+        f"{start} --rule {rule}{axes}{spans} --results {shlex.quote(folder)}"
         for (rule, spans), places in alike.items()
         for axes in ([""] if len(places) == len(points) else places)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -40,6 +41,11 @@ def gap(difference: Difference | None) -> str:
     return f"{points(difference.mean)} [{points(difference.low)}, {points(difference.high)}]"
 
 
+def p_value(p: float) -> str:
+    """With three decimals."""
+    return f"{p:.3f}" if p >= 0.0005 else "< 0.001"
+
+
 def seconds(value: float | None) -> str:
     """Seconds: one decimal under 100, none from there on."""
     if value is None:
@@ -67,14 +73,30 @@ def axes_text(axes: Axes) -> str:
     return ", ".join(f"{name} = {value}" for name, value in axes.items())
 
 
+def in_folder(text: str, folder: str) -> str:
+    """The record's own paths in a text, results/…, as they are in the folder that was looked at."""
+    return re.sub(r"(?<![\w./-])results/", lambda _: f"{folder}/", text)
+
+
 def link(label: str, target: str) -> str:
     """A Markdown link."""
-    return f"[{plain(label)}]({quote(target, safe='/#=,.')})"
+    return f"[{plain(label)}]({quoted(target)})"
+
+
+def quoted(target: str) -> str:
+    """A path as a link's target."""
+    return quote(target, safe="/#=,.")
 
 
 def count(number: int, thing: str) -> str:
     """'1 file', '2 files'."""
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
+
+
+def few(names: Sequence[str], shown: int = 3) -> str:
+    """The first of some names, and how many more there are."""
+    more = f" and {len(names) - shown} more" if len(names) > shown else ""
+    return ", ".join(names[:shown]) + more
 
 
 def spans(numbers: Sequence[int]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from hebbbench.board.current import problem_text, sift
+from hebbbench.board.text import in_folder
 from hebbbench.plan import Sources, gather
 
 
@@ -44,7 +45,8 @@ def findings(sources: Sources, files: Iterable[Path] | None = None) -> list[Find
     found = {}
     for item in sources.stored:
         if item.problem is not None:
-            found[item.path] = Finding(item.path, problem_text(item, sources), None)
+            problem = in_folder(problem_text(item, sources), sources.root.as_posix())
+            found[item.path] = Finding(item.path, problem, None)
         elif (reason := reasons.get(sources.place(item.path))) is not None:
             found[item.path] = Finding(item.path, None, f"does not count: {reason}")
     if files is None:

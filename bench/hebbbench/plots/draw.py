@@ -7,18 +7,33 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from hebbbench import registry
-from hebbbench.errors import ResultError
-from hebbbench.plots import accuracy, axis, curves, heatmap, tensors
-from hebbbench.plots.series import at_axes, collect
+from hebbbench.errors import ResultError, suggestion
+from hebbbench.plots import axis, cost, curves, heatmap, ranking, tensors
+from hebbbench.plots.collection import Found, collect
+from hebbbench.plots.lines import shared_axes
+from hebbbench.plots.names import COSTS, quantity
+from hebbbench.plots.series import varying
+from hebbbench.plots.sheet import settle
 from hebbbench.plots.style import save, styled
-from hebbbench.protocol import Protocol
-from hebbbench.record.schema import Result
+from hebbbench.protocol import HEADLINES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = Literal["accuracy", "axis", "gini", "alignment", "heatmap", "features", "updates"]
+Kind = Literal["accuracy", "axis", "curve", "gini", "alignment", "heatmap", "features", "updates"]
+
+TAKES: dict[str, tuple[str, ...]] = {
+    "accuracy": ("rules", "axes", "x", "metric", "published"),
+    "axis": ("rules", "axes", "x", "metric", "published"),
+    "curve": ("rules", "axes", "curve"),
+    "gini": ("rules", "axes", "curve"),
+    "alignment": ("rules", "axes", "curve"),
+    "heatmap": ("rules", "axes", "x", "y", "metric"),
+    "features": ("layer",),
+    "updates": ("layer",),
+}
+"""Which options say something to a kind of picture."""
+FLAGS = {"rules": "--rule", "axes": "--axis"}
 
 
 @dataclass(frozen=True)
@@ -43,9 +58,14 @@ def draw(asked: Request) -> list[Path]:
     """Draw and write the picture; the paths of its PNG and its SVG.
 
     Raises:
-        ResultError: there is nothing to draw, or the files cannot be written.
+        ResultError: there is nothing to draw, an option does not go with the kind, or the files cannot be written.
         HebbBenchError: matplotlib is not installed.
     """
+    for option in ("rules", "axes", "x", "y", "metric", "curve", "layer", "published"):
+        if getattr(asked, option) and option not in TAKES[asked.kind]:
+            kinds = ", ".join(kind for kind, options in TAKES.items() if option in options)
+            flag = FLAGS.get(option, f"--{option}")
+            raise ResultError(f"--kind {asked.kind} takes no {flag}: that goes with {kinds}. Leave it out.")
     with styled():
         figure = _of_tensors(asked) if asked.kind in ("features", "updates") else _of_results(asked)
         named = Path(f"{Path(asked.targets[0]).stem}-{asked.kind}")
@@ -60,25 +80,54 @@ def _of_tensors(asked: Request) -> Figure:
 
 
 def _of_results(asked: Request) -> Figure:
-    results = at_axes(collect(asked.targets, asked.root), asked.axes)
-    if asked.rules:
-        results = [result for result in results if result.rule.name in asked.rules]
-        if not results:
-            raise ResultError(f"no result is of the rules {', '.join(asked.rules)}.")
-    if asked.kind in ("gini", "alignment"):
-        return curves.draw(results, asked.kind, asked.curve)
-    protocol = _protocol(results)
-    metric = asked.metric or (protocol.headline if protocol is not None else "probe.test.accuracy")
+    found = collect(asked.targets, asked.root).at(asked.axes).by(asked.rules)
+    figure = _chosen(found, asked)
+    settle(figure)
+    return figure
+
+
+def _chosen(found: Found, asked: Request) -> Figure:
+    if asked.kind in ("curve", "gini", "alignment"):
+        return curves.draw(found, asked.kind, asked.curve)
+    metric = asked.metric or _headline(found)
     if asked.kind == "heatmap":
-        return heatmap.draw(results, asked.x, asked.y, metric)
+        return heatmap.draw(found, asked.x, asked.y, metric)
     if asked.kind == "axis":
-        return axis.draw(results, asked.x, metric)
-    x = asked.x or next(iter(results[0].axes), "train_seconds")
-    return accuracy.draw(results, x, metric, protocol, asked.published)
+        return axis.draw(found, asked.x, metric, asked.published)
+    return _accuracy(found, asked, metric)
 
 
-def _protocol(results: Sequence[Result]) -> Protocol | None:
-    """The one protocol of all results, if the registry has it."""
-    names = {result.protocol.name for result in results}
-    known = names <= set(registry.protocol_names())
-    return registry.protocol(next(iter(names))) if len(names) == 1 and known else None
+def _headline(found: Found) -> str:
+    """What the protocols are scored by; of those that are not known, by the read-out.
+
+    Raises:
+        ResultError: they are not scored by the same.
+    """
+    scores = {name: p.headline if (p := found.protocols.get(name)) else HEADLINES[0] for name in found.names}
+    if len(set(scores.values())) > 1:
+        groups = {metric: [name for name in scores if scores[name] == metric] for metric in scores.values()}
+        each = "; ".join(f"{metric}: {', '.join(names)}" for metric, names in groups.items())
+        raise ResultError(f"the protocols are not scored by the same metric ({each}). Choose one with --metric.")
+    return next(iter(scores.values()))
+
+
+def _accuracy(found: Found, asked: Request, metric: str) -> Figure:
+    """Ranked at one point of the axes, else against the axis or cost that was named, or the axis that varies."""
+    if not quantity(metric).is_accuracy:
+        known = sorted({n for r in found.results for n in r.metrics if quantity(n).is_accuracy})
+        other = f", or an accuracy with --metric: {', '.join(known)}" if known else ""
+        raise ResultError(f"{', '.join(found.names)}: {metric} is no accuracy. Draw it with --kind axis{other}.")
+    if asked.x is not None and asked.x in COSTS:
+        if asked.published:
+            raise ResultError(f"no published number says its {asked.x}. Leave out --published, or --x.")
+        return cost.draw(found, asked.x, metric)
+    shared = shared_axes(found)
+    if asked.x is None and not shared:
+        return ranking.draw(found, metric, asked.published)
+    axes = {name for protocol in found.names for name in varying(found.of(protocol))}
+    if asked.x is not None and asked.x not in axes:
+        raise ResultError(
+            f"the results do not differ in an axis '{asked.x}', and it is no cost. "
+            f"{suggestion(asked.x, {*axes, *COSTS})} Without --x the rules are ranked."
+        )
+    return axis.draw(found, asked.x, metric, asked.published)
