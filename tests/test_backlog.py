@@ -117,6 +117,8 @@ def test_a_cell_that_was_begun_comes_first(lab):
 
 @pytest.fixture
 def call(lab, monkeypatch, capsys):
+    lab.results.mkdir()
+
     def run(*arguments: object) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["hebbbench", "run", "--results", str(lab.results), *map(str, arguments)])
         with pytest.raises(SystemExit) as left:
@@ -181,9 +183,17 @@ def test_cells_without_their_data_are_skipped_with_one_line(lab, call, monkeypat
         (("--missing", "-r", "softheb"), "no rule 'softheb'. Did you mean 'softhebb'?"),
         (("--missing", "-p", "digits-mlp", "--axis", "width=3"), "has no axis 'width'"),
         (("--missing", "--time-limit", "soon"), "'soon' is no stretch of time"),
+        (("--missing", "--results", "nope"), "there is no results folder nope. Name one that exists with --results."),
+        (
+            ("--missing", "-p", "digits-mlp", "-r", "mine.py"),
+            "no rule 'mine.py' from outside the registry. Run it by name: "
+            "hebbbench run --protocol digits-mlp --rule mine.py --seed all",
+        ),
     ],
 )
-def test_a_mistake_is_one_line(call, arguments, message):
+def test_a_mistake_is_one_line(lab, monkeypatch, call, arguments, message):
+    lab.rule("mine", "grad: return -grad")
+    monkeypatch.chdir(lab.root)
     code, _, err = call(*arguments)
     assert code == 2
     assert message in err

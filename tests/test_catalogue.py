@@ -84,6 +84,14 @@ def test_every_rule_has_one_line_that_fits_the_terminal(monkeypatch, width):
         assert not [line for line in lines if "…" in line]
 
 
+def test_without_a_terminal_nothing_is_cut(monkeypatch):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    names = registry.rule_names()
+    text = page([entry(name, None) for name in names])
+    assert "…" not in text
+    assert all(registry.summary(name) in text for name in names)
+
+
 def test_a_line_holds_source_badges_and_the_number_of_recipes(monkeypatch, lab):
     monkeypatch.setenv("COLUMNS", "120")
     shown = page([entry("bp", cards.card("bp")), entry("oja", cards.card("oja")), entry("ghl", None)]).splitlines()

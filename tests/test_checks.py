@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import references
 from hebbbench import registry
 from hebbbench.checks import CHECKS, Report, check, disagreement, save_json
 from hebbbench.errors import RuleError, UnknownNameError
@@ -57,6 +58,7 @@ DEFECTS: dict[str, tuple[str, str]] = {
     "bad-values": ("pre, post: return hebb(post / self.temperature, pre)", "temperature: float = 1.0"),
     "knobs": ("pre, post: return hebb(post, pre)", "temperature: PositiveFloat = 1.0"),
     "shapes": ("pre, post: return hebb(post, pre).float()", "pass"),
+    "update": ("pre, post: return hebb(post, pre) * float('inf')", "pass"),
     "finite-zeros": ("pre, post, weight: h = hebb(post, pre); return h / h.abs().max()", "pass"),
     "finite-constant": ("pre, post: x = pre.rows; return hebb(post / x.std(1, keepdim=True), pre)", "pass"),
     "finite-large": ("pre, post: return hebb(post.exp(), pre)", "pass"),
@@ -126,6 +128,42 @@ def test_a_knob_that_acts_only_under_another_flag_is_no_phantom(tmp_path):
     assert report.outcome("knobs").status == "passed"
 
 
+# Rules whose update fails
+
+BROKEN = {
+    "raises": ("return hebb(y, pre)", "shapes", "NameError: name 'y' is not defined (made.py, line 17)"),
+    "shape": ("return hebb(post, pre).T", "shapes", "has shape (12, 24), not (24, 12). It is the direction of change"),
+    "type": ("return hebb(post, pre).double()", "shapes", "has dtype torch.float64, not torch.float32. Make new"),
+    "no tensor": ("return None", "shapes", "delta returns None, not a tensor"),
+    "not finite": ("return hebb(post, pre) / 0 * 0", "update", "1200 of 1200 entries of delta are not finite at layer"),
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_an_update_that_fails_is_told_once_and_what_depends_on_it_is_skipped(tmp_path, kind, monkeypatch):
+    body, name, message = BROKEN[kind]
+    path = Path(rule_file(tmp_path, f"pre, post: {body}"))
+    path.with_suffix(".yaml").write_text("recipes: {digits-mlp: {provenance: default, hyperparameters: {tau: 1.0}}}\n")
+    report = check(str(path))
+    told = {outcome.name: outcome.detail for outcome in report.failures}
+    assert set(told) == {name, "recipes"}  # whether recipes fit can be said of any rule
+    assert message in told[name]
+    assert "made.yaml, under 'digits-mlp': " in told["recipes"]
+    skipped = [outcome.name for outcome in report.outcomes if outcome.detail == "delta fails"]
+    assert len(skipped) > 20
+    assert {"learns", "card-repeats", "reference", "knobs"} <= set(skipped)
+    monkeypatch.setenv("COLUMNS", "90")
+    assert max(map(len, str(report).splitlines()[2:])) <= 90
+
+
+def test_a_procedure_that_fails_is_told_once_too(tmp_path):
+    path = Path(rule_file(tmp_path, "pre: return 1"))
+    path.write_text(path.read_text().replace("def delta(self, pre)", "def step(self, network, input, labels)"))
+    report = check(str(path))
+    assert [outcome.name for outcome in report.failures] == ["update"]
+    assert "step fails" in {outcome.detail for outcome in report.outcomes}
+
+
 # Files that are no rule, and names that are none
 
 
@@ -179,17 +217,38 @@ def test_a_declared_failure_of_no_check_is_a_failure(tmp_path):
 
 REFERENCE = """
 
-def reference(pre, post, weight):
+def reference_made(pre, post, weight):
     u, x = post.tolist(), pre.tolist()
     return [[sum(u[n][k] * (x[n][i] - u[n][k] * float(weight[k][i])) for n in range(len(x))) / len(x)
              for i in range(len(x[0]))] for k in range(len(weight))]
 """
 
 
-def test_a_file_may_give_its_own_reference(tmp_path):
-    path = Path(rule_file(tmp_path, OJA))
-    path.write_text(path.read_text() + REFERENCE)
-    assert check(str(path), only=["reference"]).outcome("reference").status == "passed"
+@pytest.mark.parametrize("file", ["made.py", "test_made.py"])
+def test_a_reference_stands_in_the_rules_file_or_in_its_test_under_the_rules_name(tmp_path, file):
+    path, place = Path(rule_file(tmp_path, OJA)), tmp_path / file
+    outcome = check(str(path), only=["reference"]).outcome("reference")
+    assert outcome.detail == "there is no reference_made in test_made.py beside the rule, nor in made.py"
+    before = place.read_text() if place.exists() else '"""A test."""\n'
+    place.write_text(before + REFERENCE)
+    outcome = check(str(path), only=["reference"]).outcome("reference")
+    assert (outcome.status, outcome.detail[:19]) == ("passed", f"reference_made of {file}"[:19])
+    place.write_text(before + REFERENCE.replace("x[n][i] -", "x[n][i] +"))
+    assert "the reference differ most at" in check(str(path), only=["reference"]).outcome("reference").detail
+
+
+def test_of_a_rule_of_the_repository_the_reference_is_the_suites(tmp_path):
+    detail = report_on("oja").outcome("reference").detail
+    assert detail == "the test suite compares reference_oja of tests/references.py"
+    assert references.reference_oja
+
+
+def test_a_reference_may_be_written_as_those_of_the_repository_are(tmp_path):
+    decay = "    def init(self, weight):\n        return {'rate': torch.full((), 0.5, dtype=weight.dtype)}"
+    made = rule_file(tmp_path, 'pre, post, weight, state: return hebb(post, pre) - state["rate"] * weight', decay[4:])
+    assert (
+        disagreement(made, lambda x_patches, post, weight, rate: post.T @ x_patches / len(post) - rate * weight) is None
+    )
 
 
 def test_a_wrong_reference_is_told_with_the_entry(tmp_path):

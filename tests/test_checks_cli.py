@@ -43,6 +43,7 @@ def test_from_an_empty_folder_to_a_result(lab):
 
     output = hebbbench("check", str(source), "--json", "report.json", cwd=folder)
     assert "1 checked, 0 with a failure." in output
+    assert "reference_winner of test_winner.py" in output
     assert json.loads((folder / "report.json").read_text())["passed"] is True
 
     protocol = lab.protocol_file()

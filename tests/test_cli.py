@@ -14,7 +14,7 @@ import pytest
 
 import hebbbench
 from conftest import At, Lab
-from hebbbench import cards, checks, cli, registry
+from hebbbench import cards, checks, cli, registry, report
 from hebbbench.checks import Card, badges
 from hebbbench.errors import HebbBenchError
 from hebbbench.record import store
@@ -123,8 +123,40 @@ def test_a_damaged_file_among_the_results_is_told_before_anything_is_trained(lab
 
 def test_a_cell_of_another_protocol_version_is_run_again(lab, call, trained):
     call("run", "-p", lab.protocol_file(), "-r", "random")
-    call("run", "-p", lab.protocol_file("digits-mlp", {"version": 2}), "-r", "random")
+    _, out, _ = call("run", "-p", lab.protocol_file("digits-mlp", {"version": 2}), "-r", "random")
     assert trained == ["random 0", "random 0"]
+    assert "  tiny · random · seed 0: replaces the result of another version of the protocol: 1 → 2\n" in out
+
+
+def test_what_a_run_replaces_is_told_before_anything_is_trained(lab, call, trained, monkeypatch):
+    path = Path(lab.rule("mine", "grad: return -grad"))
+    recipe = "recipes: {{tiny: {{provenance: default, epochs: 2, optimizer: {{lr: {}}}}}}}\n"
+    arguments = ("run", "-p", lab.protocol_file("digits-mlp", {"free": ["epochs", "optimizer"]}), "-r", path)
+    path.with_suffix(".yaml").write_text(recipe.format(0.05))
+    assert "replaces the" not in call(*arguments, "-s", "0-1")[1]
+    path.with_suffix(".yaml").write_text(recipe.format(1.0))
+    _, out, _ = call(*arguments)
+    line = "  tiny · mine · seed 0: replaces the result of another recipe: optimizer.lr 0.05 → 1.0\n"
+    assert line in out
+    assert out.index(line) < out.index("[1/1]")
+    assert "replaces the" not in call(*arguments)[1]  # now it is this cell's
+    path.write_text(path.read_text().replace("-grad", "-2 * grad"))
+    path.with_suffix(".yaml").write_text(recipe.replace("epochs: 2", "epochs: 1").format(0.1))
+    monkeypatch.setattr(report, "NUMERICS_VERSION", 99)
+    said = [line for line in call(*arguments, "-s", "0-1", "--force")[1].splitlines() if "replaces the" in line]
+    assert len(said) == 2
+    assert said[0].startswith("  tiny · mine · seed 0: replaces the result of another recipe: epochs 2 → 1, ")
+    assert re.search(
+        r"optimizer\.lr 1\.0 → 0\.1; of another version of the rule: \w{12} → \w{12}; of .* 1 → 99$", said[0]
+    )
+
+
+def test_results_replaced_for_one_reason_are_told_in_one_line(lab, call):
+    path = lab.protocol_file()
+    call("run", "-p", path, "-r", "random", "-s", "0-2")
+    _, out, _ = call("run", "-p", lab.protocol_file("digits-mlp", {"version": 2}), "-r", "random", "-s", "0-2")
+    assert out.count("replaces the") == 1
+    assert "  tiny · random: replaces the results of 3 cells, of another version of the protocol: 1 → 2\n" in out
 
 
 def test_a_rule_in_a_file_of_ones_own_is_run_with_the_recipe_beside_it(lab, call):
@@ -185,13 +217,40 @@ def test_a_rule_whose_update_has_the_wrong_shape_does_not_take_the_others_with_i
     assert {"tiny/bp/seed-0.json", "tiny/random/seed-0.json"} <= set(stored(lab.root / "runs"))
 
 
-def test_a_hyperparameter_that_does_not_exist_is_refused_before_anything_is_trained(lab, call, trained):
-    path = Path(lab.rule("mine", "grad: return -grad"))
-    path.with_suffix(".yaml").write_text("recipes: {tiny: {provenance: default, hyperparameters: {tau: 1.0}}}\n")
-    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "-r", path)
-    assert code == 2
-    assert "has no hyper-parameter 'tau'" in err
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("tiny", "{tua: 1.0}", "rule Mine has no hyper-parameter 'tua'. Did you mean 'tau'?"),
+        ("default", "{tau: a}", "Mine.tau = 'a': input should be a valid number."),
+        ("tiny", "{tau: [1.0, a]}", "Mine.tau = 'a': input should be a valid number."),
+        ("tiny", "{tau: [1.0]}", "hyper-parameter tau = [1.0] has 1 values for 2 plastic layers"),
+    ],
+)
+def test_a_hyperparameter_that_cannot_be_is_refused_by_the_recipes_file(lab, call, name, value, message):
+    path = Path(lab.rule("mine", "grad: return -grad", "    tau: float = 1.0\n"))
+    path.with_suffix(".yaml").write_text(f"recipes: {{{name}: {{provenance: default, hyperparameters: {value}}}}}\n")
+    for command in ("run", "cost"):
+        code, _, err = call(command, "-p", lab.protocol_file(), "-r", "bp", "-r", path)
+        assert code == 2
+        assert f"{path.with_suffix('.yaml')}, recipe '{name}': {message}" in err
+        assert err.count("\n") == 1
     assert stored(lab.root / "runs") == []
+
+
+def test_a_rule_that_fails_before_it_learns_is_one_line(lab, call):
+    path = lab.rule("mine", "grad: return -grad", "    def init(self, weight):\n        return {'a': nothing}\n")
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", path)
+    assert code == 2
+    said = r"NameError: name 'nothing' is not defined \(mine\.py, line 8\)"
+    assert re.fullmatch(rf"hebbbench: rule 'mine' at layer 'body\.fc1': {said}\. .*\n", err)
+
+
+def test_behind_a_rule_that_failed_its_check_is_suggested(lab, call):
+    raises = lab.rule("raises", "weight: raise ValueError('on purpose')")
+    wild = lab.rule("wild", "weight: return weight * float('nan')")
+    _, out, _ = call("run", "-p", lab.protocol_file(), "-r", raises, "-r", "random", "-r", wild)
+    assert f"Next:   hebbbench check {raises} {wild}\n" in out
+    assert "--seed all" not in out
 
 
 def test_a_diverged_cell_gives_a_status_of_one_and_is_not_run_again(lab, call, trained):
@@ -199,7 +258,7 @@ def test_a_diverged_cell_gives_a_status_of_one_and_is_not_run_again(lab, call, t
     for _ in range(2):
         code, out, err = call("run", "-p", lab.protocol_file(), "-r", boom)
         assert (code, err) == (1, "")
-        assert re.search(r"diverged: diverged .*step \d+, in body\.fc1\.weight", out)
+        assert re.search(r"diverged: diverged between steps 1 and \d+, in body\.fc1\.weight", out)
     assert trained == ["boom 0"]
 
 
@@ -366,15 +425,29 @@ def test_from_python_too_a_mistake_is_told_before_anything_is_trained(lab, train
         (("show", "rule", "gl"), "no rule 'gl'. Did you mean 'ghl'?"),
         (("show", "protocol", "mnist"), "no protocol 'mnist'. Did you mean 'mnist-mlp'?"),
         (("data", "verify", "digit"), "no dataset 'digit'. Did you mean 'digits'?"),
+        (
+            ("run", "-p", "lists.yaml", "-r", "bp"),
+            "axes.width.values.0 = [16, 12] must be a whole number, a number, text or",
+        ),
+        (("run", "-p", "tiny.yaml", "-r", "untyped.py"), "`tau = 1.0` has no type. Write tau: float = 1.0 for"),
+        (("check", "untyped.yaml"), "no rule 'untyped.yaml'"),
+        (("validate", "nope"), "there is no file or folder nope here, nor a results folder results."),
+        (
+            ("validate", "tiny.yaml"),
+            "tiny.yaml is looked at as part of a results folder, and there is no folder results.",
+        ),
         (("tune", "-p", "digits-mlp", "-r", "bp", "--try", "optimizer.rate=1"), "unknown key 'rate'"),
         (
             ("tune", "-p", "digits-mlp", "-r", "bp", "--try", "optimizer.lr=a"),
-            "search: optimizer.lr = 'a': input should be a valid number, or input should be a valid list\n",
+            "search: optimizer.lr = 'a' must be a number or a list\n",
         ),
     ],
 )
 def test_a_mistake_is_one_line_that_names_it_and_a_status_of_two(lab, call, arguments, message):
-    lab.protocol_file("digits-mlp", AXIS)
+    path = Path(lab.protocol_file("digits-mlp", AXIS))
+    text = path.read_text().replace("name: tiny", "name: lists")
+    path.with_name("lists.yaml").write_text(re.sub(r"values:\n +- 0\.0\n +- 0\.5\n", "values: [[16, 12]]\n", text))
+    lab.rule("untyped", "grad: return -grad", "    tau = 1.0\n")
     code, _, err = call(*arguments)
     assert code == 2
     assert message in err
@@ -474,6 +547,16 @@ def test_lists_have_a_line_for_each(call, command):
     assert all(lines.count(name) == 1 for name in names)
 
 
+@pytest.mark.parametrize("columns", [None, "80", "100"])
+def test_the_list_of_datasets_fits_the_terminal(call, monkeypatch, columns):
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns is not None:
+        monkeypatch.setenv("COLUMNS", columns)
+    _, out, _ = call("data", "status")
+    assert 70 < max(map(len, out.splitlines())) <= int(columns or 120)
+    assert "torchvision's cifar-10-batches-py" in " ".join(out.split())
+
+
 @pytest.mark.parametrize("name", registry.rule_names())
 def test_every_rule_can_be_shown(call, name):
     code, out, err = call("show", "rule", name)
@@ -491,9 +574,22 @@ def test_every_protocol_can_be_shown(call, name):
     protocol = registry.protocol(name)
     assert protocol.hash in out
     assert re.search(r"^body\.\w+ .* (plastic|both)$", out, flags=re.MULTILINE)
-    figure = "{:.2f}" if protocol.alignment else "{:.2%}"
-    assert all(figure.format(item.value).replace("%", " %") in out for item in protocol.published)
+    for item in protocol.published:
+        figure = f"{item.value:.2%}".replace("%", " %") if "accuracy" in item.metric else f"{item.value:.2f}"
+        point = " ".join(f"{name}={value}" for name, value in sorted(item.axes.items()))
+        row = rf"^{item.rule} +{re.escape(point)} *{re.escape(item.metric)} +{figure}( ± [\d.]+)? +\[\d+\]$"
+        assert re.search(row, out, flags=re.MULTILINE), row
+        assert item.source in out
     assert set(protocol.rules or registry.rule_names()) <= {line.split(" ")[0] for line in out.splitlines()}
+
+
+def test_a_protocols_page_says_nothing_of_what_it_has_not(call):
+    _, teacher, _ = call("show", "protocol", "sre-mlp")
+    _, images, _ = call("show", "protocol", "digits-mlp")
+    for word in ("\ninput ", "\nprobe ", "augmentation", "validation", "mean []", "{}"):
+        assert word not in teacher
+    assert "\ninput     (pixel/255 − mean)/std, mean [" in images
+    assert "\nprobe     {epochs: " in images
 
 
 def test_a_rule_in_a_file_can_be_shown(lab, call):
@@ -588,6 +684,13 @@ def test_results_are_validated(lab, call):
     assert "not valid JSON" in out
 
 
+def test_a_folder_without_results_holds_none(lab, call):
+    lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
+    (lab.results / "empty").mkdir()
+    code, out, _ = call("validate", lab.results / "empty", "--results", lab.results)
+    assert (code, out) == (0, "0 checked, 0 with a problem.\n")
+
+
 def test_a_result_of_another_folder_is_told_from_a_missing_one(lab, call):
     lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
     (lab.root / "other").mkdir()
@@ -627,6 +730,18 @@ def test_plain_progress_is_a_line_at_the_end_and_one_an_interval(monkeypatch, ca
     assert lines[0] == "  training: 15/100, 1 min 25 s left  loss 0.5"
     assert len(lines) == 6 + 3
     assert lines[-3:] == ["a line", "  training: done in 1 min 40 s  loss 0.5", "  probing: done in 0.0 s"]
+
+
+def test_before_the_first_step_is_done_no_time_is_foretold(monkeypatch, capsys):
+    from hebbbench import progress
+
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    plain = progress.Plain(interval=15)
+    plain.phase("searching", 3)
+    clock[0] += 20
+    plain.advance(0, "seed 1000: training 7/9")
+    assert capsys.readouterr().out == "  searching: 0/3  seed 1000: training 7/9\n"
 
 
 @pytest.mark.parametrize(

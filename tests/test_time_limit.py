@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 import pytest
 
 from conftest import At, Lab
-from hebbbench import cli
-from hebbbench.errors import HebbBenchError, RunInterrupted, TimeLimitReached
+from hebbbench import cli, registry
+from hebbbench.cell import cells
+from hebbbench.errors import HebbBenchError, LimitTooShort, RunInterrupted, TimeLimitReached
 from hebbbench.progress import Silent, parse_duration
+from hebbbench.protocol import Protocol
 from hebbbench.record import store
-from hebbbench.training import interrupt
+from hebbbench.training import interrupt, run
 from hebbbench.training.grid import run_cells
 from hebbbench.training.interrupt import LEAVE_SECONDS, StopRequest, TimeLimit, process_began
 from hebbbench.training.run import Settings
@@ -169,11 +172,80 @@ def test_no_cell_is_begun_for_which_there_is_no_time(lab, clock):
     assert lab.checkpoints() == []
 
 
-def test_a_limit_that_is_passed_before_the_first_cell_begins_runs_nothing(lab, clock):
-    settings = limited(lab, 5)
-    clock.now += 10
-    with pytest.raises(TimeLimitReached, match="before cell 1 of 1"):
+def test_a_limit_that_starting_alone_takes_is_a_mistake_and_not_to_be_tried_again(lab, clock):
+    lab.run(lab.cell("random"))  # decodes the data
+    settings = Settings(device="cpu", cache=lab.cache, limit=TimeLimit(5, clock.now - 4))
+    message = r"limit of 5\.0 s is too short: 4\.0 s passed before anything could be begun.* at least about 8\.0 s\."
+    with pytest.raises(LimitTooShort, match=message) as told:
         list(run_cells([lab.cell("bp")], lab.results, settings, Silent()))
+    assert told.value.exit_code == 2
+    assert list(lab.results.rglob("*.json")) == lab.checkpoints() == []
+
+
+def test_what_need_not_be_done_again_makes_no_limit_too_short(lab, clock, monkeypatch):
+    def slow(*arguments, **options):
+        clock.now += 10
+        return load(*arguments, **options)
+
+    load = run.load
+    monkeypatch.setattr(run, "load", slow)
+    cells = [lab.cell("bp")]
+    with pytest.raises(TimeLimitReached, match="before cell 1 of 1"):  # decoding took it
+        list(run_cells(cells, lab.results, limited(lab, 5), Silent()))
+    with pytest.raises(LimitTooShort, match=r"10\.0 s passed|10 s passed"):
+        list(run_cells(cells, lab.results, limited(lab, 5), Silent()))
+
+
+def test_a_finished_cell_is_given_whatever_the_clock_says(lab, clock):
+    cell = lab.cell("random")
+    done = lab.run(cell, results=lab.results)
+    settings, said = limited(lab, 5), At()
+    clock.now += 10
+    assert list(run_cells([cell], lab.results, settings, said)) == [done]
+    assert any("done before" in line for line in said.said)
+    with pytest.raises(LimitTooShort):
+        list(run_cells([cell], lab.results, settings, said, force=True))
+
+
+def test_a_limit_within_which_features_are_never_extracted_is_a_mistake(lab, clock):
+    cell = lab.cell("random", epochs=0)
+    lab.run(cell)  # decodes the data
+    with pytest.raises(TimeLimitReached, match="after probe epoch 0 of 3: the time limit of 5"):
+        list(run_cells([cell], lab.results, limited(lab, 5), Costly(clock)))  # the body was drawn, and is kept
+    with pytest.raises(LimitTooShort, match=r"too short: stopped after probe epoch 0 of 3, where it began: .* 10 s\."):
+        list(run_cells([cell], lab.results, limited(lab, 5), Costly(clock)))
+    assert list(lab.results.rglob("*.json")) == []  # above all no failed one
+    (result,) = run_cells([cell], lab.results, limited(lab, 60), Costly(clock))
+    assert result.status == "ok"
+
+
+def test_features_that_no_limit_was_left_for_behind_other_cells_are_tried_again(lab, clock):
+    cell = lab.cell("random", epochs=0)
+    for _ in range(3):
+        settings = limited(lab, 5)
+        settings.limit.cells = 1
+        with pytest.raises(TimeLimitReached, match="after probe epoch 0 of 3"):
+            list(run_cells([cell], lab.results, settings, Costly(clock)))
+
+
+def test_networks_trained_together_that_never_end_within_a_limit_say_how_long_they_need(lab, clock):
+    plain = registry.protocol("sre-mlp").model_dump(mode="json")
+    plain["training"]["epochs"] = plain["budget"]["epochs"] = 1
+    (cell, *_) = cells(Protocol.model_validate(plain), ["bp"], [0], {"optimizer": "sgd", "decay": 0.0})
+    lab.run(lab.cell("random"))
+    list(run_cells([cell], lab.results, Settings(device="cpu", cache=lab.cache), Silent()))  # decodes the data
+    (path,) = lab.results.rglob("*.json")
+    path.unlink()
+
+    class Steps(Costly):
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            super().advance(steps, note)
+            clock.now += steps - 1
+
+    with pytest.raises(LimitTooShort, match=r"of 1 networks, .* none came to its end") as told:
+        list(run_cells([cell], lab.results, limited(lab, 60), Steps(clock)))
+    needed = re.search(r"at least about (\d+) min (\d+) s", str(told.value))
+    assert 60 * int(needed[1]) + int(needed[2]) == pytest.approx(20000 // 256 + 1, abs=5)
 
 
 def test_the_clock_starts_with_the_process(monkeypatch):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from hebbbench.api import run
 from hebbbench.data.dataset import Dataset
 from hebbbench.record import environment
 from hebbbench.training import course, probing
-from hebbbench.training.loop import CHECK_EVERY
+from hebbbench.training.loop import CHECK_EVERY, Diverged
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
 RESIDUAL = {
@@ -265,8 +266,25 @@ def test_features_that_leave_the_numbers_are_no_accuracy(lab, standardize):
     changes = {"architecture.options.widths": [8] * 6, "architecture.options.norm": "none", "probe.epochs": 2}
     result = lab.run(lab.cell(rule, lab.protocol("digits-mlp", {**changes, "probe.standardize": standardize})))
     assert (result.status, result.stop.phase, result.stop.layer) == ("diverged", "probe", "the features")
-    assert "the features: not all are finite numbers" in result.reason
+    assert re.fullmatch(r"diverged behind step \d+, in the features: not all are finite numbers", result.reason)
     assert "probe.test.accuracy" not in result.metrics
+
+
+@pytest.mark.parametrize(
+    ("step", "when"),
+    [
+        (1, "at step 1"),
+        (50, "between steps 1 and 50"),
+        (100, "between steps 51 and 100"),
+        (109, "between steps 101 and 109"),
+    ],
+)
+def test_when_a_cell_diverged_is_said_as_far_as_it_was_seen(step, when):
+    assert str(Diverged(step, "body.fc1.weight", "a weight reached 1e+09")) == (
+        f"diverged {when}, in body.fc1.weight: a weight reached 1e+09"
+    )
+    later = Diverged(step, "the features", "not all are finite numbers", f"behind step {step}")
+    assert str(later) == f"diverged behind step {step}, in the features: not all are finite numbers"
 
 
 def test_a_diverged_cell_is_not_run_again(lab):

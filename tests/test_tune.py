@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 import torch
 import yaml
 
-from conftest import Lab
+from conftest import At, Killed, Lab
 from hebbbench.data.dataset import Dataset
-from hebbbench.errors import ProtocolError
+from hebbbench.errors import ProtocolError, RunInterrupted
 from hebbbench.recipe import Recipe, RecipeFile, resolve
 from hebbbench.training import tune
+from hebbbench.training.course import Course
+from hebbbench.training.measured import Measured
 from hebbbench.training.run import Settings
-from hebbbench.training.tune import TUNING_SEEDS, Trial, at_the_edge, parse_space, search
+from hebbbench.training.tune import TUNING_SEEDS, Trial, at_the_edge, fixed_axes, parse_space, search
 
 
 @pytest.fixture(autouse=True)
@@ -24,20 +28,25 @@ def sealed(monkeypatch):
 
 
 def look(
-    lab: Lab, rule: str, space: dict, seeds=TUNING_SEEDS[:1], changes=None
-) -> tuple[Recipe, list[Trial], list[Trial]]:
-    """The best recipe, all trials, and those told of while searching."""
-    told: list[Trial] = []
-    settings = Settings(device="cpu", cache=lab.cache)
-    recipe, trials = search(lab.protocol("digits-mlp", changes), rule, space, settings, seeds, told.append)
-    return recipe, trials, told
+    lab: Lab, rule: str, space: dict, seeds=TUNING_SEEDS[:1], changes=None, out: At | None = None, axes=None
+) -> tuple[Recipe, list[Trial], list[str]]:
+    """The best recipe, all trials, and the lines that were said while searching."""
+    out, settings = out or At(), Settings(device="cpu", cache=lab.cache)
+    recipe, trials = search(lab.protocol("digits-mlp", changes), rule, space, settings, seeds, out, axes)
+    return recipe, trials, out.said
+
+
+def forget(lab: Lab) -> None:
+    """Remove what the cache has of earlier trials."""
+    for path in (lab.cache / "tuning").glob("*"):
+        path.unlink()
 
 
 def test_the_best_of_every_combination_is_kept_with_what_it_cost(lab):
     space = {"optimizer.lr": [1e-6, 0.05], "optimizer.momentum": [0.0, 0.9]}
     recipe, trials, told = look(lab, "bp", space, TUNING_SEEDS[:2])
     assert [tuple(trial.choice.values()) for trial in trials] == [(1e-6, 0.0), (1e-6, 0.9), (0.05, 0.0), (0.05, 0.9)]
-    assert told == trials
+    assert [line.rpartition(" (")[0] for line in told] == [f"[{n}/4] {trial}" for n, trial in enumerate(trials, 1)]
     best = max(trials, key=lambda trial: trial.score)
     assert (recipe.optimizer.lr, recipe.optimizer.momentum) == tuple(best.choice.values())
     assert recipe.provenance == "searched"
@@ -124,8 +133,174 @@ def test_a_search_neither_reads_nor_moves_the_global_generator(lab):
     _, (first,), _ = look(lab, "bp", {"optimizer.lr": [0.05]})
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
+    forget(lab)
     _, (second,), _ = look(lab, "bp", {"optimizer.lr": [0.05]})
-    assert first == second
+    assert first.score == second.score
+
+
+# Stopped and taken up again
+
+
+SPACE = {"optimizer.lr": [0.01, 0.05], "optimizer.momentum": [0.0, 0.9]}
+
+
+@pytest.fixture
+def trained(monkeypatch) -> list[int]:
+    """The seeds of the cells that were really run, in order."""
+    seeds: list[int] = []
+    result = Course.result
+
+    def spy(self, identity):
+        seeds.append(self.cell.seed)
+        return result(self, identity)
+
+    monkeypatch.setattr(Course, "result", spy)
+    return seeds
+
+
+def die() -> None:
+    raise Killed
+
+
+@pytest.mark.parametrize(
+    ("stop", "raised"), [(die, Killed), (lambda: signal.raise_signal(signal.SIGINT), RunInterrupted)]
+)
+def test_an_interrupted_search_goes_on_behind_its_finished_trials(lab, trained, stop, raised):
+    whole = look(lab, "bp", SPACE, TUNING_SEEDS[:2])
+    forget(lab)
+    trained.clear()
+
+    class Third(At):
+        def say(self, text: str) -> None:
+            super().say(text)
+            self.within = None if len(self.said) == 2 else "never"
+
+    with pytest.raises(raised):
+        look(lab, "bp", SPACE, TUNING_SEEDS[:2], out=Third(12, stop, "never"))
+    assert trained == [1000, 1001, 1000, 1001, 1000]
+    recipe, trials, said = look(lab, "bp", SPACE, TUNING_SEEDS[:2])
+    assert trained[5:] == [1000, 1001, 1000, 1001]
+    assert [trial.score for trial in trials] == [trial.score for trial in whole[1]]
+    assert recipe.optimizer == whole[0].optimizer
+    ended = [line.endswith(", done before)") for line in said if line.startswith("[")]
+    assert ended == [True, True, False, False]
+
+
+def test_a_stop_at_the_very_end_of_a_cell_is_heeded_and_loses_nothing_of_it(lab, trained, monkeypatch):
+    accuracy = Measured.accuracy
+
+    def late(self, name: str, value: float, epoch: int) -> None:
+        accuracy(self, name, value, epoch)
+        if name == "probe.train" and len(trained) == 1:
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Measured, "accuracy", late)
+    with pytest.raises(RunInterrupted):
+        look(lab, "bp", {"optimizer.lr": [0.05]}, TUNING_SEEDS[:2])
+    look(lab, "bp", {"optimizer.lr": [0.05]}, TUNING_SEEDS[:2])
+    assert trained == [1000, 1001]
+
+
+def test_a_search_done_before_costs_nothing_and_its_ledger_says_what_it_cost_then(lab, trained, monkeypatch):
+    space = {"optimizer.lr": [1e30, 0.05]}
+    first = look(lab, "bp", space)
+    monkeypatch.setattr(tune, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
+    again = look(lab, "bp", space)
+    assert again[:2] == first[:2]
+    assert "diverged" in again[1][0].reason
+    assert all(line.endswith(", done before)") for line in again[2])
+    assert sum(trial.seconds for trial in again[1]) == pytest.approx(again[0].search.seconds, abs=0.05)
+    assert again[0].search.seconds > 0
+
+
+def test_another_value_rule_or_protocol_is_another_trial_and_one_more_value_costs_its_own(lab, trained):
+    look(lab, "bp", {"optimizer.lr": [0.05]})
+    look(lab, "bp", {"optimizer.lr": [0.05, 0.01]})
+    assert len(trained) == 2
+    look(lab, "sign", {"optimizer.lr": [0.05]})
+    look(lab, "bp", {"optimizer.lr": [0.05]}, changes={"training.batch_size": 200})
+    assert len(trained) == 4
+
+
+def test_a_trial_that_failed_is_tried_again_and_a_damaged_file_is_none(lab, trained):
+    raises = lab.rule("raises", "weight: raise ValueError('on purpose')")
+    for _ in range(2):
+        with pytest.raises(ProtocolError, match=r"the last said: ValueError during training: on purpose \(raises\.py"):
+            look(lab, raises, {"optimizer.lr": [0.05]})
+    assert len(trained) == 2
+    look(lab, "bp", {"optimizer.lr": [0.05]})
+    for path in (lab.cache / "tuning").glob("*"):
+        path.write_text("{")
+    look(lab, "bp", {"optimizer.lr": [0.05]})
+    assert len(trained) == 4
+
+
+def test_progress_is_one_phase_whose_note_says_where_the_cell_is(lab):
+    class Notes(At):
+        notes: list[str] = []
+
+        def advance(self, steps: int = 1, note: str = "") -> None:
+            super().advance(steps, note)
+            self.notes.append(note)
+
+    seen = Notes()
+    look(lab, "bp", {"optimizer.lr": [0.05]}, TUNING_SEEDS[:2], out=seen)
+    assert [name for name in seen.phases if not name.startswith("decoding")] == ["searching"]
+    assert any(note.startswith("seed 1001: training ") for note in seen.notes)
+    assert seen.notes[-1].startswith("best: ")
+
+
+# Axes
+
+WIDTHS = {"axes": {
+    "dropout": {"path": "architecture.options.dropout", "values": [0.0, 0.5]},
+    "decay": {"path": "training.optimizer.weight_decay", "values": [0.0, 0.1], "rules": ["sign"]},
+}}  # fmt: skip
+
+
+def test_where_a_protocol_has_axes_the_point_is_chosen_by_name(lab):
+    protocol = lab.protocol("digits-mlp", WIDTHS)
+    with pytest.raises(
+        ProtocolError, match=r"varies for rule 'bp': dropout=0\.0, 0\.5\. .* as in --axis dropout=0\.0, or"
+    ):
+        fixed_axes(protocol, "bp", [])
+    with pytest.raises(
+        ProtocolError, match=r"rule 'sign': decay=0\.0, 0\.1\. .* --axis all for the mean over all 2 points"
+    ):
+        fixed_axes(protocol, "sign", ["dropout=0.5"])
+    with pytest.raises(ProtocolError, match=r"dropout = '3' is not in"):
+        fixed_axes(protocol, "bp", ["dropout=3"])
+    assert fixed_axes(protocol, "bp", ["dropout=0.5"]) == {"dropout": 0.5}
+    assert fixed_axes(protocol, "bp", ["all"]) == {}
+    assert fixed_axes(protocol, "sign", ["decay=0.1", "all"]) == {"decay": 0.1}
+    assert fixed_axes(lab.protocol(), "bp", []) == {}
+
+
+def test_the_recipe_says_at_which_point_it_was_searched(lab):
+    space = {"optimizer.lr": [0.05]}
+    recipe, (trial,), _ = look(lab, "bp", space, changes=WIDTHS, axes={"dropout": 0.5})
+    assert recipe.search.space == "optimizer.lr in [0.05]; at decay=0.0 dropout=0.5"
+    assert recipe.search.trials == 1
+    everywhere, (mean,), _ = look(lab, "bp", space, changes=WIDTHS)
+    assert everywhere.search.space == "optimizer.lr in [0.05]; mean over decay=0.0 dropout=0.0, decay=0.0 dropout=0.5"
+    other = look(lab, "bp", space, changes=WIDTHS, axes={"dropout": 0.0})[1][0]
+    assert mean.score == pytest.approx((trial.score + other.score) / 2)
+    with pytest.raises(ProtocolError, match=r"rule 'bp' is not measured at decay=0\.1 .* Leave it out of --axis"):
+        look(lab, "bp", space, changes=WIDTHS, axes={"decay": 0.1})
+
+
+def test_a_search_over_an_axis_is_refused_by_the_command_before_anything_is_trained(lab, monkeypatch, capsys):
+    from hebbbench.cli import main
+
+    monkeypatch.setattr(tune, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
+    arguments = ["tune", "-p", "cifar10-resnet", "-r", "bp", "--try", "optimizer.lr=0.1"]
+    monkeypatch.setattr("sys.argv", ["hebbbench", *arguments])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == 2
+    err = capsys.readouterr().err
+    assert "'cifar10-resnet' varies for rule 'bp': depth=20, 32, 44, 56, 110, 1202. " in err
+    assert err.count("\n") == 1
 
 
 # From the command line

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from hebbbench.data import DATASETS, load
 from hebbbench.errors import DataError, ProtocolError
 from hebbbench.progress import Silent
-from hebbbench.training.run import Settings, check_cell, load_data
+from hebbbench.training.run import Settings, load_data
+from hebbbench.training.soundness import check_cell
 from hebbbench.validation import canonical_json
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}

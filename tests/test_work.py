@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from hebbbench import registry
+from hebbbench import costs, registry
 from hebbbench.cell import cells
 from hebbbench.costs import cost_page
-from hebbbench.errors import HebbBenchError
+from hebbbench.errors import HebbBenchError, RuleError
 from hebbbench.protocol import Protocol
 from hebbbench.training.counter import ELSEWHERE, Counter
 from hebbbench.training.learner import Learner
@@ -182,6 +183,31 @@ def test_the_page_of_several_rules_has_a_line_for_each():
     lines = [line.split()[:4] for line in page.splitlines() if line.startswith(("bp", "random_nn"))]
     assert [line[0] for line in lines] == ["bp", "random_nn", "bp"]
     assert [line[2] for line in lines] == ["optimizer=sgd", "optimizer=sgd", "optimizer=adam"]
+
+
+@pytest.mark.parametrize(
+    ("delta", "layer", "said"),
+    [
+        ("post: return y", "fc1", "NameError: name 'y' is not defined"),
+        ("post, pre: return post @ pre.rows", "fc1", "RuntimeError: mat1 and mat2 shapes cannot be multiplied .*"),
+        ("grad: return grad @ grad", "fc2", "RuntimeError: mat1 and mat2 shapes cannot be multiplied .*"),
+    ],
+)
+def test_the_cost_of_a_rule_that_raises_is_one_line(lab, delta, layer, said):
+    path = lab.rule("mine", delta)
+    with pytest.raises(RuleError) as told:
+        cost_page("digits-mlp", [path], [], None, "cpu")
+    line = rf"rule 'mine' at layer 'body\.{layer}': {said} \(mine\.py, line 9\)\. See what else: hebbbench check {path}"
+    assert re.fullmatch(line, str(told.value))
+
+
+def test_an_error_that_no_rule_has_a_part_in_stays_what_it_is(monkeypatch):
+    def fails(*arguments):
+        raise ValueError("a defect of the harness")
+
+    monkeypatch.setattr(costs, "count", fails)
+    with pytest.raises(ValueError, match="a defect of the harness"):
+        cost_page("digits-mlp", ["bp"], [], None, "cpu")
 
 
 def test_cost_asks_for_what_there_is():

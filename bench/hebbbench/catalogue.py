@@ -116,11 +116,11 @@ def rules(cache: Path | None, make_reporter: Callable[[], Reporter]) -> list[Ent
 
 
 def page(entries: Sequence[Entry]) -> str:
-    """The entries by group, one line each, as wide as the terminal (120 columns where there is none)."""
+    """The entries by group, one line each, no wider than the terminal; where there is none, nothing is cut."""
     heads = ("rule", "what it is", "source", "locality", "badges", "recipes")
     rows = {item.name: _cells(item) for item in entries}
     widths = [max(len(row[i]) for row in (heads, *rows.values())) for i in range(len(heads))]
-    columns = shutil.get_terminal_size((120, 24)).columns
+    columns = shutil.get_terminal_size((sum(widths) + 2 * len(heads), 24)).columns
     widths[1] = min(widths[1], max(24, columns - sum(widths) + widths[1] - 2 * (len(heads) - 1)))
 
     def line(cells: Sequence[str]) -> str:
@@ -164,11 +164,11 @@ def datasets(data_root: Path | None, cache: Path | None) -> str:
     rows = [
         (
             item.name,
-            "embedded" if item.embedded else item.found or "–",
+            "embedded" if item.embedded else "no" if item.found is None else "yes",
             "yes" if item.cached else "no",
             "yes" if item.pinned else "no",
-            item.advice,
+            item.advice if item.embedded or item.found is None else f"{item.advice} Found in {item.found}.",
         )
         for item in status(data_root, cache)
     ]
-    return table(rows, ["dataset", "found in", "decoded", "pinned", "what to do"])
+    return table(rows, ["dataset", "here", "decoded", "pinned", "what to do"], fit=True)

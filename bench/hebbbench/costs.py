@@ -10,11 +10,13 @@ from torch import Tensor
 from hebbbench.backlog import asked_for
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
+from hebbbench.errors import HebbBenchError
 from hebbbench.report import point, table
 from hebbbench.training.counter import Tally
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import blank_input
+from hebbbench.training.soundness import broken, check_cell
 from hebbbench.training.work import PASSES, Work, bandwidth, ceiling, count
 
 EXPLAINED = (
@@ -36,6 +38,8 @@ def cost_page(
         HebbBenchError: a name or a value is wrong, or the device does not exist.
     """
     planned = [waiting.cell for waiting in asked_for(protocol, rules, ["0"], list(axes))]
+    for cell in planned:
+        check_cell(cell)
     device = prepare_torch(device_name)
     counted = [(cell, batch or cell.recipe.training.batch_size) for cell in planned]
     works = [_work(cell, samples, device) for cell, samples in counted]
@@ -54,8 +58,13 @@ def cost_page(
 
 def _work(cell: Cell, samples: int, device: torch.device) -> Work:
     spec = dataset_spec(cell.work.data.dataset)
-    learner = Learner(cell, spec.shape, spec.classes, device)
-    return count(learner, *_stand_in(cell, learner, samples))
+    try:
+        learner = Learner(cell, spec.shape, spec.classes, device)
+        return count(learner, *_stand_in(cell, learner, samples))
+    except HebbBenchError:
+        raise
+    except Exception as error:
+        raise broken(cell, error) from error
 
 
 def _stand_in(cell: Cell, learner: Learner, samples: int) -> tuple[Tensor, Tensor]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from pathlib import Path
+from traceback import walk_tb
 
 
 class HebbBenchError(Exception):
@@ -51,6 +53,10 @@ class TimeLimitReached(RunInterrupted):
     exit_code = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again
 
 
+class LimitTooShort(HebbBenchError):
+    """A time limit under which nothing would ever be done, however often the command is given."""
+
+
 def suggestion(value: str, alternatives: Iterable[str]) -> str:
     """A sentence naming the nearest valid name, if there is one, and all valid names."""
     names = sorted(alternatives)
@@ -64,3 +70,14 @@ def unknown_name(kind: str, value: str, alternatives: Iterable[str], remedy: str
     """The error for a name that does not exist, with the nearest one that does."""
     text = f"there is no {kind} '{value}'. {suggestion(value, alternatives)}"
     return UnknownNameError(f"{text} {remedy}".rstrip())
+
+
+def one_line(error: BaseException) -> str:
+    """An exception's text on one line."""
+    return " ".join(str(error).split()) or "no message"
+
+
+def place_in(error: BaseException, file: Path) -> str:
+    """Where in a file the exception arose, as ' (mine.py, line 8)'; nothing if it did not come through there."""
+    lines = [number for frame, number in walk_tb(error.__traceback__) if Path(frame.f_code.co_filename) == file]
+    return f" ({file.name}, line {lines[-1]})" if lines else ""

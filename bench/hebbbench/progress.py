@@ -87,8 +87,9 @@ class Plain:
         now = time.monotonic()
         if now - self._last >= self._interval and self._done < self._total:
             self._last = now
-            left = (now - self._start) / max(self._done - self._began, 1) * (self._total - self._done)
-            self._line(f"{self._done}/{self._total}, {duration(left)} left")
+            passed = self._done - self._began
+            left = (now - self._start) / passed * (self._total - self._done) if passed else None
+            self._line(f"{self._done}/{self._total}" + ("" if left is None else f", {duration(left)} left"))
 
     def say(self, text: str) -> None:
         print(text, file=sys.stderr if self._stderr else sys.stdout, flush=True)

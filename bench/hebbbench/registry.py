@@ -14,6 +14,7 @@ import hashlib
 import importlib
 import importlib.util
 import io
+import re
 import sys
 import tokenize
 from collections.abc import Mapping
@@ -24,6 +25,8 @@ from importlib.resources import files
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+
+from pydantic.errors import PydanticUserError
 
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, unknown_name
 from hebbbench.protocol import Protocol, load_protocol
@@ -184,8 +187,26 @@ def _import(kind: str, name: str, path: Path) -> ModuleType:
         return module
     except HebbBenchError:
         raise
+    except PydanticUserError as error:
+        raise RuleError(f"{path} cannot be imported: {_untyped(error)}") from error
     except Exception as error:
         raise RuleError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _untyped(error: PydanticUserError) -> str:
+    """What pydantic has against a class's fields; of one without a type, how to write it."""
+    found = re.search(r"non-annotated attribute was detected: `(\w+) = (.*?)`\.", error.message)
+    if found is None:
+        return error.message
+    name, value = found.groups()
+    try:
+        kind = type(ast.literal_eval(value)).__name__
+    except (ValueError, SyntaxError):
+        kind = "TYPE"
+    return (
+        f"the field `{name} = {value}` has no type. Write {name}: {kind} = {value} for a hyper-parameter, and "
+        f"{name}: ClassVar = {value} for what is none."
+    )
 
 
 def _only_class(
@@ -215,6 +236,13 @@ def recipe(rule_name: str, protocol_name: str) -> Recipe | None:
     """
     found = recipes(rule_name)
     return found.get(protocol_name, found.get("default"))
+
+
+def recipe_place(rule_name: str, protocol_name: str) -> str:
+    """Where the rule's recipe for a protocol stands: its file, and which it is of those in there."""
+    found = recipes(rule_name)
+    which = protocol_name if protocol_name in found else "default"
+    return f"{rule_path(rule_name).with_suffix('.yaml')}, recipe '{which}'" if found else "the protocol's defaults"
 
 
 def stray_recipes(rule_name: str, protocol_name: str) -> str | None:

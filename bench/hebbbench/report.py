@@ -6,39 +6,74 @@ import os
 import shlex
 import shutil
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tabulate import tabulate
 
+from hebbbench.cell import Cell
 from hebbbench.progress import duration
 from hebbbench.protocol import ALIGNMENT, HEADLINES, SGD
-from hebbbench.record.schema import Result
+from hebbbench.record.schema import NUMERICS_VERSION, Result
 from hebbbench.record.store import result_path
 from hebbbench.sections import AxisValue
+from hebbbench.validation import canonical_json
 
 PROBE = HEADLINES[0]
 
 
-def table(rows: Sequence[Sequence[object]], headers: Sequence[str]) -> str:
-    """Rows under headers; on a terminal the last column wraps to its width."""
-    wrap: list[int | None] | None = None
-    if sys.stdout.isatty() and rows:
-        columns = shutil.get_terminal_size().columns
-        widths = [max(len(str(row[i])) for row in (*rows, headers)) for i in range(len(headers))]
-        wrap = [None] * (len(headers) - 1) + [max(24, columns - sum(widths[:-1]) - 2 * len(headers))]
-    return tabulate(
-        [[str(value) for value in row] for row in rows],
-        headers,
-        tablefmt="simple",
-        disable_numparse=True,
-        maxcolwidths=wrap,
-    )
+ELSEWHERE = 120
+"""Columns of text that is to fit where there is no terminal, as in a file or a pipe."""
+
+
+def table(rows: Sequence[Sequence[object]], headers: Sequence[str], fit: bool = False) -> str:
+    """Rows under headers; on a terminal the last column wraps to its width.
+
+    Args:
+        fit: it does so elsewhere, too, to `ELSEWHERE` columns: for what nobody reads line by line with a program.
+    """
+    cells = [[str(value) for value in row] for row in rows]
+    if cells and (fit or sys.stdout.isatty()):
+        columns = shutil.get_terminal_size((ELSEWHERE, 24)).columns
+        # Between two columns tabulate leaves two places, and as many behind a header.
+        taken = sum(max(len(head) + 2, *(len(row[i]) for row in cells)) + 2 for i, head in enumerate(headers[:-1]))
+        for row in cells:
+            row[-1] = textwrap.fill(row[-1], max(24, columns - taken), break_on_hyphens=False)
+    return tabulate(cells, headers, tablefmt="simple", disable_numparse=True)
 
 
 def point(axes: Mapping[str, AxisValue]) -> str:
     """Axis values on one line, by name."""
     return " ".join(f"{name}={value}" for name, value in sorted(axes.items()))
+
+
+def another(old: Result, cell: Cell) -> str | None:
+    """Of what else than a cell the earlier result in its place is, in words; None if it is of this very cell.
+
+    The data are left out of account: to compare them they would have to be loaded.
+    """
+    protocol, versions = cell.protocol, (old.protocol.version, cell.protocol.version)
+    if old.protocol.hash != protocol.hash:
+        told = versions if versions[0] != versions[1] else (old.protocol.hash[:12], protocol.hash[:12])
+        return f"another version of the protocol: {told[0]} → {told[1]}"
+    found = []
+    if changes := _changes(old.recipe.identity(), cell.recipe.identity()):
+        found.append(f"another recipe: {', '.join(changes)}")
+    if old.rule.source_hash != cell.source_hash:
+        found.append(f"another version of the rule: {old.rule.source_hash[:12]} → {cell.source_hash[:12]}")
+    if old.numerics_version != NUMERICS_VERSION:
+        found.append(f"another version of the numerics: {old.numerics_version} → {NUMERICS_VERSION}")
+    return "; of ".join(found) or None
+
+
+def _changes(old: object, new: object, where: str = "") -> list[str]:
+    """The values that differ between two recipes, as 'path old → new', by the recipe's own keys."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = ((old.get(key), new.get(key), f"{where}.{key}".lstrip(".")) for key in dict.fromkeys([*old, *new]))
+        return [line for part in parts for line in _changes(*part)]
+    values = f"{canonical_json(old)} → {canonical_json(new)}"
+    return [] if old == new else [f"{where.removeprefix('training.')} {values}"]
 
 
 def summary(results: Sequence[Result], folder: Path, again: str | None = None, protocol: str | None = None) -> str:
@@ -56,7 +91,7 @@ def summary(results: Sequence[Result], folder: Path, again: str | None = None, p
     suggested = [] if again is None else [again]
     if one and PROBE not in measured and any(name.startswith(ALIGNMENT) for name in measured):
         title, body = _alignments(results)
-        where, suggested = f"{len(results)} under {folder / first.name}", []
+        where = f"{len(results)} under {folder / first.name}"
     else:
         title, body = "accuracy on the test split, read once", _accuracies(results, one)
         paths = [result_path(folder, r.protocol.name, r.rule.name, r.axes, r.seed) for r in results]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import shlex
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hebbbench import backlog, registry
+from hebbbench import backlog
 from hebbbench.backlog import Waiting
+from hebbbench.beforehand import all_rows, check, check_missing, replacements, warnings
 from hebbbench.cards import card_of_cell
 from hebbbench.cell import Cell
-from hebbbench.errors import HebbBenchError, RunInterrupted, TimeLimitReached
+from hebbbench.errors import HebbBenchError, LimitTooShort, RunInterrupted, TimeLimitReached
 from hebbbench.progress import Reporter, parse_duration, reporter
 from hebbbench.record.schema import Result
-from hebbbench.record.store import load, result_path
 from hebbbench.report import summary
 from hebbbench.world import ALONE, World, launched
 
@@ -66,6 +67,7 @@ class Session:
         Raises:
             HebbBenchError: something is wrong with what was asked for; nothing has run.
             RunInterrupted: a stop was asked for, or the time limit is near (`TimeLimitReached`).
+            LimitTooShort: it would be so each time.
         """
         if self.sbatch and self.executor != "slurm":
             raise HebbBenchError("--sbatch needs --executor slurm: without it no job is handed in.")
@@ -80,9 +82,8 @@ class Session:
             planned = [item.cell for item in waiting]
             if not self.missing:
                 check(planned, world)
-            if not self.force:
-                world.told(partial(check_stored, planned, self.results))
-            done = self.measure(planned, self.settings(world, device, seconds, began))
+            earlier = world.told(partial(replacements, planned, self.results, self.force))
+            done = self.measure(planned, self.settings(world, device, seconds, began), earlier)
         return (self.missing or len(done) == len(planned)) and all(result.status == "ok" for result in done)
 
     def plan(self, world: World) -> list[Waiting]:
@@ -90,6 +91,7 @@ class Session:
         if not self.missing:
             seeds, axes = list(self.seeds) or ["0"], list(self.axes)
             return world.told(lambda: backlog.asked_for(self.protocol, self.rules, seeds, axes))
+        world.told(partial(check_missing, self.results, self.protocol, self.rules))
         found, refused = world.told(
             lambda: backlog.missing(
                 self.results, self.cache, protocol=self.protocol, rules=self.rules, seeds=self.seeds, axes=self.axes
@@ -111,32 +113,47 @@ class Session:
             save_weights=self.save_weights,
             limit=TimeLimit(seconds, process_began(began)) if seconds is not None else None,
             world=world,
-            all_rows=_all_rows(world),
+            all_rows=all_rows(world),
         )
 
-    def measure(self, planned: Sequence[Cell], settings: Settings) -> list[Result]:
-        """Run the cells, and print what was measured, also of those that were done when the time was up."""
-        again = None if self.missing else backlog.whole_row(planned, self.protocol or "")
+    def measure(self, planned: Sequence[Cell], settings: Settings, earlier: Sequence[str] = ()) -> list[Result]:
+        """Run the cells, and print what was measured, also of those that were done when the time was up.
+
+        Args:
+            earlier: what is to say of the results that will be replaced.
+        """
         out = reporter()
-        for warning in warnings(planned):
-            out.say(f"  warning: {warning}")
+        for line in [*(f"warning: {warning}" for warning in warnings(planned)), *earlier]:
+            out.say(f"  {line}")
         done: list[Result] = []
         try:
             for result in self._coming(planned, settings, out):
                 done.append(result)
                 if result.status != "ok":
                     out.say(f"  {result.status}: {result.reason}")
-        except TimeLimitReached:
+        except (TimeLimitReached, LimitTooShort):
             out.close()
             if done:
-                print(summary(done, self.results, again, self.protocol))
+                print(summary(done, self.results, self._next(planned, done), self.protocol))
             raise
         except KeyboardInterrupt as error:
             raise RunInterrupted("stopped. Run the same command again to go on.") from error
         finally:
             out.close()
-        print(summary(done, self.results, again, self.protocol))
+        print(summary(done, self.results, self._next(planned, done), self.protocol))
         return done
+
+    def _next(self, planned: Sequence[Cell], done: Sequence[Result]) -> str | None:
+        """The command to give next: a check of the rules that did not come to a good end, else all seeds.
+
+        Where alignment alone is measured there is no such row to complete.
+        """
+        ill = {result.rule.name for result in done if result.status != "ok"}
+        rules = dict.fromkeys(cell.rule for cell in planned if cell.rule_name in ill)
+        if rules:
+            return shlex.join(["hebbbench", "check", *rules])
+        rowless = self.missing or all(cell.work.alignment and cell.work.probe is None for cell in planned)
+        return None if rowless else backlog.whole_row(planned, self.protocol or "")
 
     def _coming(self, planned: Sequence[Cell], settings: Settings, out: Reporter) -> Iterator[Result]:
         """Every result as it is there: of this process, or of the jobs."""
@@ -179,50 +196,3 @@ class Session:
         from hebbbench.processes import joined
 
         return joined(self.device)
-
-
-def check(planned: Sequence[Cell], world: World) -> None:
-    """Build one cell of each kind, so that what is wrong comes to light before anything has run.
-
-    Raises:
-        HebbBenchError: rule, recipe, architecture and protocol do not fit together.
-    """
-    from hebbbench.training.run import check_cell
-
-    all_rows = _all_rows(world)
-    for cell in {(cell.rule, str(cell.axes)): cell for cell in planned}.values():
-        check_cell(cell)
-        if all_rows is not None:
-            all_rows(cell)
-
-
-def check_stored(planned: Sequence[Cell], results: Path) -> None:
-    """Read what there is of these cells already, so that a damaged file is told now and not when its turn comes.
-
-    Raises:
-        ResultError: a file is no result.
-    """
-    for cell in planned:
-        path = result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
-        if path.exists():
-            load(path)
-
-
-def warnings(planned: Sequence[Cell]) -> list[str]:
-    """What may be meant, and may be a slip: a recipe for a name like the protocol's, a seed that no board counts."""
-    pairs = dict.fromkeys((cell.rule, cell.protocol.name) for cell in planned)
-    found = [stray for pair in pairs if (stray := registry.stray_recipes(*pair)) is not None]
-    for protocol, seed in dict.fromkeys((cell.protocol.name, cell.seed) for cell in planned):
-        own = next(cell.protocol.seeds for cell in planned if cell.protocol.name == protocol)
-        if seed not in own:
-            found.append(f"seed {seed} is not one of {protocol}'s, {', '.join(map(str, own))}: no board counts it")
-    return found
-
-
-def _all_rows(world: World) -> Callable[[Cell], bool] | None:
-    """What says whether a cell's rule must be shown the rows of all processes; None for a process by itself."""
-    if world.size == 1:
-        return None
-    from hebbbench.checks.shares import sees_all_rows
-
-    return sees_all_rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,42 +17,60 @@ from hebbbench.plasticity.rule import SIGNALS, STEP_SIGNALS
 from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import resolve
-from hebbbench.report import table
+from hebbbench.report import point, table
+from hebbbench.sections import Published
 from hebbbench.training.network import blank_input, build_model
 
 
 def protocol_page(protocol: Protocol) -> str:
     """What a protocol fixes and frees, its network layer by layer, its recipes and the published numbers."""
-    spec = dataset_spec(protocol.data.dataset)
-    kept = spec.counts["train"] - protocol.data.validation
-    defaults, probe = protocol.training.model_dump(mode="json", exclude_none=True), protocol.probe
-    bare = f"; rules that see no label learn from {protocol.data.unlabelled}" if protocol.data.unlabelled else ""
-    lines = [
-        f"{protocol.name} v{protocol.version}: {protocol.title}",
-        "",
-        protocol.description,
-        "",
-        f"hash      {protocol.hash}",
-        f"data      {spec.name}: {kept} training, {protocol.data.validation} validation, {spec.counts['test']} test "
-        f"samples of {'×'.join(map(str, spec.shape))}; augmentation {protocol.data.augment}{bare}",
-        f"input     (pixel/255 − mean)/std, mean {protocol.data.mean}, std {protocol.data.std}",
-        f"training  up to {protocol.budget.epochs} epochs; by default {_compact(defaults)}",
-        f"free      {', '.join(protocol.free) or 'hyper-parameters only'}",
-        f"probe     {_compact(probe.model_dump(mode='json')) if probe is not None else 'none'}",
-        f"headline  {protocol.headline}; seeds {', '.join(map(str, protocol.seeds))}; precision {protocol.precision}",
-        f"controls  {', '.join(protocol.controls)}",
-    ]
+    data, spec, probe = protocol.data, dataset_spec(protocol.data.dataset), protocol.probe
+    splits = {"training": spec.counts["train"] - data.validation, "validation": data.validation}
+    counts = ", ".join(f"{count} {name}" for name, count in splits.items() if count)
+    samples = f"{spec.name}: {counts}, {spec.counts['test']} test samples of {'×'.join(map(str, spec.shape))}"
+    augmented = f"; augmentation {data.augment}" if data.augment != "none" else ""
+    bare = f"; rules that see no label learn from {data.unlabelled}" if data.unlabelled else ""
+    defaults = protocol.training.model_dump(mode="json", exclude_none=True)
+    facts = {
+        "hash": protocol.hash,
+        "data": f"{samples}{augmented}{bare}",
+        "input": f"(pixel/255 − mean)/std, mean {data.mean}, std {data.std}" if data.mean else None,
+        "training": f"up to {protocol.budget.epochs} epochs; by default {_compact(defaults)}",
+        "free": ", ".join(protocol.free) or "hyper-parameters only",
+        "probe": _compact(probe.model_dump(mode="json")) if probe is not None else None,
+        "headline": f"{protocol.headline}; seeds {', '.join(map(str, protocol.seeds))}; precision {protocol.precision}",
+        "controls": ", ".join(protocol.controls),
+    }
+    lines = [f"{protocol.name} v{protocol.version}: {protocol.title}", "", protocol.description, ""]
+    lines += [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
     lines += [f"axis      {name}: {axis.path} in {axis.values}" for name, axis in protocol.axes.items()]
     lines += ["", "Network", "", _network(protocol), "", "Recipes", "", _recipes(protocol)]
     if protocol.published:
-        rows = [(item.rule, _figure(protocol, item.value), item.source, item.note) for item in protocol.published]
-        lines += ["", "Published (never ranked)", "", table(rows, ["rule", "figure", "source", "note"])]
+        lines += ["", "Published (never ranked)", "", _published(protocol.published)]
     return "\n".join(lines)
 
 
-def _figure(protocol: Protocol, value: float) -> str:
-    """An accuracy in percent; an alignment, which lies between −1 and 1, as it is."""
-    return f"{value:.2f}" if protocol.alignment is not None else f"{100 * value:.2f} %"
+def _published(entries: Sequence[Published]) -> str:
+    """What others printed, a line each, without a column in which no line has anything; below, where it stands."""
+    places = [f"{item.source}; {item.note}" if item.note else item.source for item in entries]
+    numbers = {place: f"[{number}]" for number, place in enumerate(dict.fromkeys(places), start=1)}
+    columns = {
+        "rule": [item.rule for item in entries],
+        "at": [point(item.axes) for item in entries],
+        "metric": [item.metric for item in entries],
+        "figure": [_figure(item) for item in entries],
+        "source": [numbers[place] for place in places],
+    }
+    told = {name: values for name, values in columns.items() if any(values)}
+    rows = table(list(zip(*told.values(), strict=True)), list(told))
+    return "\n".join([rows, "", *(f"{number} {place}" for place, number in numbers.items())])
+
+
+def _figure(item: Published) -> str:
+    """An accuracy in percent; what is none, such as an alignment, which lies between −1 and 1, as it is."""
+    scale, unit = (100, " %") if "accuracy" in item.metric else (1, "")
+    spread = f" ± {scale * item.sd:.2f}" if item.sd is not None else ""
+    return f"{scale * item.value:.2f}{unit}{spread}"
 
 
 def _network(protocol: Protocol) -> str:
@@ -100,7 +119,7 @@ def _recipes(protocol: Protocol) -> str:
                 training.epochs,
                 training.batch_size,
                 _compact(training.optimizer.model_dump(mode="json", exclude_defaults=True)),
-                _compact(resolved.hyperparameters),
+                _compact(resolved.hyperparameters) if resolved.hyperparameters else "",
             )
         )
     return table(rows, ["rule", "provenance", "epochs", "batch", "optimizer", "hyper-parameters"])

@@ -150,15 +150,35 @@ def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines: dict[str, str] = {}
+        complaints: dict[str, list[str]] = {}
         for item in error.errors():
             line = _explain(model, dict(item))
             value, _, complaint = line.partition(": ")
-            if value in lines:  # it fits no branch of a union, and each branch says so
-                lines[value] += f", or {complaint}"
-            else:
-                lines[value if " = " in value else line] = line
-        raise ProtocolError(f"{where}: " + "; ".join(lines.values())) from error
+            if " = " not in value:
+                value, complaint = line, ""
+            complaints.setdefault(value, []).append(complaint)  # what fits no branch of a union is told by each
+        lines = (value + (_together(told) if any(told) else "") for value, told in complaints.items())
+        raise ProtocolError(f"{where}: " + "; ".join(lines)) from error
+
+
+KINDS = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "list": "a list",
+    "dictionary": "a section",
+}
+"""What pydantic calls the kinds of values, and what a person does."""
+
+
+def _together(complaints: list[str]) -> str:
+    """The complaints of a union's branches about one value, as the end of a sentence that begins with the value."""
+    kinds = [KINDS.get(complaint.removeprefix("input should be a valid ")) for complaint in complaints]
+    if None in kinds:
+        return f": {', or '.join(complaints)}"
+    *others, last = (kind for kind in kinds if kind is not None)
+    return f" must be {', '.join(others)}{' or ' if others else ''}{last}"
 
 
 def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:

@@ -10,7 +10,6 @@ Declarations are strict: a declared failure that passes is a failure, and so is 
 from __future__ import annotations
 
 import time
-import traceback
 from collections.abc import Callable, Collection
 
 import torch
@@ -20,7 +19,7 @@ from hebbbench.checks import knobs, numerics, plausibility, recipes, reference, 
 from hebbbench.checks.network import undisturbed
 from hebbbench.checks.report import Outcome, Report
 from hebbbench.checks.subject import Failed, Skipped, Subject
-from hebbbench.errors import HebbBenchError, suggestion, unknown_name
+from hebbbench.errors import HebbBenchError, one_line, place_in, suggestion, unknown_name
 
 Check = Callable[[Subject], str]
 
@@ -29,9 +28,10 @@ CHECKS: dict[str, Check] = {
     "public-names": text.public_names,
     "signals": text.signals,
     "defaults": knobs.defaults,
+    "shapes": numerics.shapes,
+    "update": numerics.update,
     "bad-values": knobs.bad_values,
     "knobs": knobs.every_knob,
-    "shapes": numerics.shapes,
     "finite-zeros": numerics.finite(numerics.zeros),
     "finite-constant": numerics.finite(numerics.constant),
     "finite-large": numerics.finite(numerics.large),
@@ -59,9 +59,11 @@ CHECKS: dict[str, Check] = {
 }
 """Every check by name, in the order of the report."""
 
-NEEDED = ("signals", "defaults")
+NEEDED = ("signals", "defaults", "shapes", "update")
 """Checks without which no other can be trusted: if one fails, those that run the rule are skipped."""
-ON_TEXT = ("docstring", "public-names", *NEEDED)
+ON_TEXT = ("docstring", "public-names", "signals", "defaults")
+RUNS = ("shapes", "update")
+"""Those that run the rule's equation. Where it fails, all that runs it again would say the same; recipes only fit."""
 
 
 def check(rule: str, only: Collection[str] = ()) -> Report:
@@ -108,8 +110,9 @@ def _outcomes(subject: Subject, chosen: Collection[str]) -> list[Outcome]:
     for name, run in CHECKS.items():
         if name not in chosen:
             continue
-        if broken and name not in ON_TEXT:
-            outcomes.append(Outcome(name=name, status="skipped", detail=f"the check '{broken}' failed"))
+        if broken and name not in ON_TEXT and not (name == "recipes" and broken in RUNS):
+            detail = f"{subject.kind.shape} fails" if broken in RUNS else f"the check '{broken}' failed"
+            outcomes.append(Outcome(name=name, status="skipped", detail=detail))
             continue
         outcome = _judged(name, run, subject, declared)
         outcomes.append(outcome)
@@ -137,7 +140,7 @@ def _judged(name: str, run: Check, subject: Subject, declared: dict[str, str]) -
     except HebbBenchError as error:
         failure = str(error)
     except Exception as error:
-        failure = f"{type(error).__name__}: {_line(error)}{_where(error, str(subject.path))}"
+        failure = f"{type(error).__name__}: {one_line(error)}{place_in(error, subject.path)}"
     if name in declared:
         if failure is None:
             return Outcome(
@@ -147,13 +150,3 @@ def _judged(name: str, run: Check, subject: Subject, declared: dict[str, str]) -
             )
         return Outcome(name=name, status="expected", detail=f"{declared[name]} ({failure})")
     return Outcome(name=name, status="passed" if failure is None else "failed", detail=failure or detail)
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or "no message"
-
-
-def _where(error: BaseException, path: str) -> str:
-    """The last line of the rule's own file that the error came through."""
-    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == path]
-    return f" (line {lines[-1]})" if lines else ""

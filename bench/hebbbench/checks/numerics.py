@@ -23,6 +23,7 @@ from hebbbench.plasticity.signals import weight_rows
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16)
 TOLERANCE = 1e-9
+STEPS = 3
 
 
 def shapes(subject: Subject) -> str:
@@ -36,13 +37,18 @@ def shapes(subject: Subject) -> str:
             rows = gaussian(SAMPLES, 12, seed=9, dtype=dtype).to(device)
             outside = {name: value.to(device) for name, value in outside_signals(module.weight, SAMPLES).items()}
             delta = equation(subject.build(), rows, weight, outside)
-            for what, ours, wanted in (
-                ("shape", tuple(delta.shape), (24, 12)),
-                ("dtype", delta.dtype, dtype),
-                ("device", delta.device.type, device),
+            if not isinstance(delta, Tensor):
+                raise Failed(f"delta returns {delta!r}, not a tensor: the direction of change, (out, in).")
+            made = "Make new tensors like one of the signals, as torch.zeros_like(weight) does."
+            for what, ours, wanted, remedy in (
+                ("shape", tuple(delta.shape), (24, 12), "It is the direction of change, a row for each unit."),
+                ("dtype", delta.dtype, dtype, made),
+                ("device", delta.device.type, device, made),
             ):
                 if ours != wanted:
-                    raise Failed(f"for a {dtype} weight (24, 12) on {device} delta has {what} {ours}, not {wanted}.")
+                    raise Failed(
+                        f"for a {dtype} weight (24, 12) on {device} delta has {what} {ours}, not {wanted}. {remedy}"
+                    )
     return f"(out, in) in {', '.join(str(dtype).removeprefix('torch.') for dtype in DTYPES)} on {', '.join(devices)}"
 
 
@@ -54,23 +60,32 @@ def finite(make: Callable[[Scene], list[Tensor]], dtype: torch.dtype = torch.flo
         scene = rig.scene()
         inputs = make(scene)
         played = rig.play(scene.but(x=inputs, labels=[labels[: len(inputs[0])] for labels in scene.labels]))
-        _refuse_infinite(played, rig)
+        _refuse_infinite(played, rig, "Guard the division, root or exponential.")
         return ""
 
     return run
 
 
-def _refuse_infinite(played: Played, rig: Rig) -> None:
+def update(subject: Subject) -> str:
+    """A few steps on ordinary inputs come to an end, and change the weights by finite numbers."""
+    rig = Rig(subject.rule, dtype=torch.float32)
+    played = rig.play(rig.scene(passes=STEPS))
+    remedy = "The inputs are ordinary: look for what divides by zero, overflows, or takes a root or log below zero."
+    _refuse_infinite(played, rig, remedy)
+    return f"{STEPS} steps"
+
+
+def _refuse_infinite(played: Played, rig: Rig, remedy: str) -> None:
     for call in played.calls:
         bad = int((~call.delta.isfinite()).sum())
         if bad:
             raise Failed(
                 f"{bad} of {call.delta.numel()} entries of delta are not finite at layer "
-                f"'{rig.layers[call.layer].name}' in step {call.number + 1}. Guard the division, root or exponential."
+                f"'{rig.layers[call.layer].name}' in step {call.number + 1}. {remedy}"
             )
     for index, change in ((index, change) for changes in played.changes for index, change in enumerate(changes)):
         if not change.isfinite().all():
-            raise Failed(f"the weight of layer '{rig.layers[index].name}' is not finite after the constraint.")
+            raise Failed(f"the weight of layer '{rig.layers[index].name}' is not finite after a step. {remedy}")
 
 
 def large(scene: Scene) -> list[Tensor]:

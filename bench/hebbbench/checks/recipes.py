@@ -32,7 +32,7 @@ def resolve_all(subject: Subject) -> str:
         try:
             _resolve(subject, protocols[name])
         except HebbBenchError as error:
-            raise Failed(f"under protocol '{name}': {error}") from error
+            raise Failed(f"{subject.path.with_suffix('.yaml').name}, under '{name}': {error}") from error
     return f"{len(recipes)} recipes, {len(concerned)} protocols"
 
 

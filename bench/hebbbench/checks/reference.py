@@ -1,46 +1,76 @@
 """Agreement of a rule with a naive reference written from its paper.
 
-A reference is a function whose parameters are named as the signals are, and as hyper-parameters are; it takes those
-it names and returns Δw:
+A reference is a function named after the rule, whose parameters are named as the signals are, and as hyper-parameters
+are; it takes those it names and returns Δw:
 
-    def reference(pre, post, weight, temperature): ...
+    def reference_winner(pre, post, weight, temperature): ...
 
-`pre` is dense rows (B, in), `post` (B, out), `weight` and `grad` (out, in), `error` (N, classes), `labels` (N,),
-`state` a dict of the rule's tensors as `init` made them; all float64. It returns (out, in), as a tensor or as nested
-lists. In the repository references stand in tests/; a rule file outside it may hold one under the name `reference`.
+`pre`, or `x_patches`, is dense rows (B, in), `post` (B, out), `weight` and `grad` (out, in), `error` (N, classes),
+`labels` (N,), `state` a dict of the rule's tensors as `init` made them, each of which may be named by itself, too; all
+float64. It returns (out, in), as a tensor or as nested lists.
+
+Of a rule in a file of one's own it stands in `test_winner.py` beside `winner.py`, where `hebbbench new rule` writes it,
+or in the rule's file; those of the repository's rules stand in `tests/references.py`, and the test suite compares them.
 """
 
 from __future__ import annotations
 
+import ast
 import inspect
+import runpy
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hebbbench import registry
 from hebbbench.checks.knobs import alternatives
 from hebbbench.checks.stimulus import GEOMETRIES, convolution, gaussian, outside_signals, respond, unfolded
 from hebbbench.checks.subject import Failed, Skipped, Subject
-from hebbbench.errors import RuleError
+from hebbbench.errors import RuleError, one_line
 from hebbbench.plasticity.rule import SIGNALS
 from hebbbench.plasticity.signals import weight_rows
 
 TOLERANCE = 1e-8
+PATCHES = "x_patches"
+"""What the repository's references call the rows of `pre`, which of a convolution are its patches."""
 
 Reference = Callable[..., Any]
 
 
 def own_reference(subject: Subject) -> str:
-    """The rule file's own `reference`, where it gives one, agrees with `delta`."""
-    reference = getattr(subject.module, "reference", None)
+    """The reference that comes with the rule's file, where one does, agrees with `delta`."""
+    name = f"reference_{subject.path.stem}"
+    beside = subject.path.with_name(f"test_{subject.path.name}")
+    reference, file = getattr(subject.module, name, None), subject.path
+    if reference is None and subject.path.stem in registry.rule_names():
+        raise Skipped(f"the test suite compares {name} of tests/references.py")
     if reference is None:
-        raise Skipped("the file gives none (a module-level function `reference`)")
+        reference, file = _function(beside, name), beside
+    if reference is None:
+        raise Skipped(f"there is no {name} in {beside.name} beside the rule, nor in {subject.path.name}")
     subject.need_layer_update()
     problem = disagreement(subject.rule, reference)
     if problem is not None:
         raise Failed(problem)
-    return "on a linear layer and on convolutions"
+    return f"{name} of {file.name}, on a linear layer and on convolutions"
+
+
+def _function(file: Path, name: str) -> Reference | None:
+    """A function of a file that is no rule; None if the file has none, or is not there."""
+    try:
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+    except (OSError, SyntaxError):
+        return None
+    if not any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body):
+        return None
+    try:
+        found: Reference = runpy.run_path(str(file))[name]
+    except Exception as error:
+        raise Failed(f"{file.name} cannot be imported: {type(error).__name__}: {one_line(error)}.") from error
+    return found
 
 
 def disagreement(rule: str, reference: Reference) -> str | None:
@@ -56,13 +86,14 @@ def disagreement(rule: str, reference: Reference) -> str | None:
         HebbBenchError: there is no such rule.
     """
     subject = Subject(rule)
-    known = [*SIGNALS, *subject.kind.model_fields]
-    for name in inspect.signature(reference).parameters:
-        if name not in known:
-            return f"the reference asks for '{name}', which is neither a signal nor a hyper-parameter. Valid: {known}."
     linear = nn.Linear(7, 5, bias=False, dtype=torch.float64)
     with torch.no_grad():
         linear.weight.copy_(gaussian(5, 7, seed=11))
+    state = subject.build().init(linear.weight.detach())
+    known = list(dict.fromkeys([*SIGNALS, PATCHES, *subject.kind.model_fields, *state]))
+    for name in inspect.signature(reference).parameters:
+        if name not in known:
+            return f"the reference asks for '{name}', which is none of {', '.join(known)}."
     rows = gaussian(6, 7, seed=12)
     for setting in _settings(subject):
         problem = _compare(subject, reference, linear, rows, rows, setting)
@@ -103,8 +134,9 @@ def _compare(
     rule = subject.build(setting)
     ours = respond(rule, module, x)
     weight = weight_rows(module.weight.detach())
-    given: dict[str, Any] = {**rule.model_dump(), **outside_signals(module.weight.detach(), len(x))}
-    given |= {"pre": rows, "post": rows @ weight.T, "weight": weight, "state": rule.init(weight)}
+    state = rule.init(weight)
+    given: dict[str, Any] = {**state, **rule.model_dump(), **outside_signals(module.weight.detach(), len(x))}
+    given |= {"pre": rows, PATCHES: rows, "post": rows @ weight.T, "weight": weight, "state": state}
     given["grad"] = weight_rows(given["grad"])
     theirs = torch.as_tensor(
         reference(**{name: given[name] for name in inspect.signature(reference).parameters}), dtype=torch.float64

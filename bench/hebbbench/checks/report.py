@@ -65,7 +65,7 @@ class Report(Strict):
             for status in ("passed", "failed", "expected", "skipped")
             if (number := sum(outcome.status == status for outcome in self.outcomes))
         ]
-        lines = [f"{self.rule}  ({self.file})", "", table(rows, ["check", "status", "detail"])]
+        lines = [f"{self.rule}  ({self.file})", "", table(rows, ["check", "status", "detail"], fit=True)]
         if self.card is not None:
             lines += ["", self.card.text()]
         return "\n".join([*lines, "", f"{self.rule}: {', '.join(counts)} in {self.seconds:.1f} s"])

@@ -52,7 +52,7 @@ from hebbbench.checks import check, disagreement
 RULE = str(Path(__file__).with_name("{name}.py"))
 
 
-def reference(pre, post, weight, temperature):
+def reference_{name}(pre, post, weight, temperature):
     """Δw_ki = mean over rows n of y_nk (x_ni − w_ki); write yours from the paper, not from {name}.py.
 
     Parameters are signals and hyper-parameters, by name: pre (B, in), post (B, out), weight (out, in).
@@ -69,7 +69,7 @@ def reference(pre, post, weight, temperature):
 
 
 def test_the_rule_is_its_reference():
-    assert disagreement(RULE, reference) is None
+    assert disagreement(RULE, reference_{name}) is None
 
 
 def test_the_rule_passes_every_check():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -50,14 +50,29 @@ def check_writable(root: Path) -> None:
         raise ResultError(f"the disk of {root} is full. Free some space or choose another folder with --results.")
 
 
-def check_exists(root: Path) -> None:
+def check_exists(root: Path, parts: Sequence[Path] = ()) -> None:
     """Refuse a folder that is not there, which else would pass for one without results.
+
+    Args:
+        parts: files and folders in it that were asked for by name.
 
     Raises:
         ResultError: `root` is no folder.
     """
-    if not root.is_dir():
-        raise ResultError(f"there is no results folder {root}. Name one that exists with --results.")
+    if root.is_dir():
+        return
+    gone = [path for path in parts if not path.exists()]
+    if gone:
+        raise ResultError(
+            f"there is no file or folder {gone[0]} here, nor a results folder {root}. Name what exists: a folder of "
+            "results with --results, and files in it."
+        )
+    if parts:
+        raise ResultError(
+            f"{parts[0]} is looked at as part of a results folder, and there is no folder {root}. Name the one it lies "
+            f"in, or is: --results {parts[0]}"
+        )
+    raise ResultError(f"there is no results folder {root}. Name one that exists with --results.")
 
 
 def save(result: Result, root: Path) -> Path:

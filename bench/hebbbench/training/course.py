@@ -6,15 +6,21 @@ import math
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
-from traceback import walk_tb
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from hebbbench import registry
-from hebbbench.errors import DataError, HebbBenchError, ResultError, RunInterrupted
+from hebbbench.errors import (
+    DataError,
+    HebbBenchError,
+    LimitTooShort,
+    ResultError,
+    RunInterrupted,
+    one_line,
+    place_in,
+)
 from hebbbench.record import schema
 from hebbbench.sections import Alignment
 from hebbbench.training.alignment import ANSWERS, AlignmentMeter, full_data, layer_of, short
@@ -48,6 +54,7 @@ class Course(Apparatus):
 
         Raises:
             RunInterrupted: a stop was asked for before the end; the checkpoint holds what was done.
+            LimitTooShort: its time limit came, and would come again and again, before anything more could be done.
             HebbBenchError: the cell cannot be built, or a checkpoint cannot be written.
         """
         started = datetime.now(UTC)
@@ -65,17 +72,17 @@ class Course(Apparatus):
             except Diverged as error:
                 status, reason = "diverged", str(error)
                 stop = schema.Stop(phase=measured.phase, step=error.step, layer=error.layer)
-            except (RunInterrupted, ResultError, DataError):
+            except (RunInterrupted, LimitTooShort, ResultError, DataError):
                 raise
             except (MemoryError, torch.OutOfMemoryError) as error:
                 status, reason = (
                     "failed",
-                    f"out of memory on {self.device.type} during {measured.phase}: {_line(error)}",
+                    f"out of memory on {self.device.type} during {measured.phase}: {one_line(error)}",
                 )
             except Exception as error:
                 if isinstance(error, HebbBenchError) and measured.phase == "setup":
                     raise
-                said = _line(error) + _place(error, registry.rule_path(self.cell.rule))
+                said = one_line(error) + place_in(error, registry.rule_path(self.cell.rule))
                 status, reason = "failed", f"{type(error).__name__} during {measured.phase}: {said}"
             self.stopped = request.signalled
         if status == "failed":
@@ -234,14 +241,3 @@ class Course(Apparatus):
         return self.measured.result(
             self.cell, self.dataset, samples, self.device, identity, status, reason, stop, started
         )
-
-
-def _line(error: BaseException) -> str:
-    """An exception's text on one line."""
-    return " ".join(str(error).split()) or "no message"
-
-
-def _place(error: BaseException, file: Path) -> str:
-    """Where in the rule's file the exception arose, if it did there."""
-    lines = [number for frame, number in walk_tb(error.__traceback__) if Path(frame.f_code.co_filename) == file]
-    return f" ({file.name}, line {lines[-1]})" if lines else ""

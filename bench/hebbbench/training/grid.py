@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,15 @@ import torch
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import CellTaken, DataError, HebbBenchError, ResultError, RunInterrupted, TimeLimitReached
+from hebbbench.errors import (
+    CellTaken,
+    DataError,
+    HebbBenchError,
+    LimitTooShort,
+    ResultError,
+    RunInterrupted,
+    TimeLimitReached,
+)
 from hebbbench.progress import Reporter, Silent, duration
 from hebbbench.record import schema, store
 from hebbbench.record.card import Card
@@ -21,7 +30,7 @@ from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.interrupt import StopRequest, stop_requests
 from hebbbench.training.loop import batches_per_epoch
-from hebbbench.training.run import Settings, finished, load_data, run_cell
+from hebbbench.training.run import Settings, finished, finished_before, load_data, run_cell
 from hebbbench.training.together import Chunk, can_be_together, chunk_size, chunks, train_together
 from hebbbench.validation import canonical_json
 
@@ -48,6 +57,7 @@ def run_cells(
 
     Raises:
         TimeLimitReached: the time left is too short for the cell at hand or for the next one.
+        LimitTooShort: so it would be each time.
         RunInterrupted, HebbBenchError: as `run_cell`.
     """
     settings.world.told(partial(store.check_writable, results))
@@ -78,12 +88,13 @@ def run_cells(
                 else:
                     yield done
                 continue
-            _need_time(settings, f"cell {number} of {len(planned)}")
+            if force or finished_before(cell, cell.identity(dataset.identity), results, settings) is None:
+                _need_time(settings, f"cell {number} of {len(planned)}")
+                if settings.limit is not None:
+                    card(cell)  # measured and kept now, because behind the cell there may be no time for it
             reporter.say(f"[{number}/{len(planned)}] {cell}")
-            if settings.limit is not None:
-                card(cell)  # measured and kept now, because behind the cell there may be no time for it
             yield run_cell(cell, results, settings, reporter, force=force, card=partial(card, cell))
-        except (RunInterrupted, ResultError):
+        except (RunInterrupted, LimitTooShort, ResultError):
             raise
         except CellTaken as error:
             reporter.say(f"  skipped: {error}")
@@ -105,16 +116,12 @@ def _run_together(
 ) -> Iterator[schema.Result]:
     """Train cells in chunks, as many at a time as torch has threads, and save each chunk's results when it is done."""
     cache = resolve_cache(settings.cache)
-    steps = 0
-    for cell in cells:
-        training, spec = cell.recipe.training, dataset_spec(cell.work.data.dataset)
-        steps += training.epochs * batches_per_epoch(spec.counts["train"], training.batch_size)
     for cell in {cell.rule: cell for cell in cells}.values():
         card(cell)  # measured and kept now, while no other thread is at work
     size = chunk_size(device)
     planned = list(chunks(cells, size))
     lanes = min(len(planned), torch.get_num_threads()) if device.type == "cpu" else 1
-    shared = Locked(reporter)
+    shared = Counted(reporter)
 
     def train(chunk: Chunk, cards: list[Card | None], request: StopRequest) -> list[schema.Result]:
         trained = train_together(chunk, request, shared)
@@ -134,13 +141,39 @@ def _run_together(
                 courses.append(Course(cell, dataset, kept, device, cache / "scratch", shared, read_test=True))
             yield partial(train, Chunk(courses, identities), [card(cell) for cell in part])
 
-    reporter.phase(f"training {len(cells)} networks, up to {lanes * size} at once", steps)
+    reporter.phase(f"training {len(cells)} networks, up to {lanes * size} at once", sum(map(_steps, cells)))
+    limit, began, ended = settings.limit, time.monotonic(), 0
+    first = limit is not None and not limit.cells
     try:
-        with stop_requests(settings.limit) as stop:
+        with stop_requests(limit) as stop:
             for trained in side_by_side(pieces(), lanes, stop):
+                ended += 1
                 yield from trained
+    except TimeLimitReached as error:
+        if limit is None or not first or ended or limit.once:
+            raise
+        whole, spent = sum(_steps(cell) for part in planned[:lanes] for cell in part), time.monotonic() - began
+        rest = spent * (whole / shared.steps - 1) if shared.steps else None
+        why = f"of {len(cells)} networks, up to {lanes * size} at once, none came to its end, and none is kept half-way"
+        raise limit.too_short(why, None if rest is None else limit.passed() + rest) from error
     finally:
         reporter.end()
+
+
+class Counted(Locked):
+    """A reporter for several threads that counts their steps, for an estimate."""
+
+    steps = 0
+
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        super().advance(steps, note)
+        self.steps += steps
+
+
+def _steps(cell: Cell) -> int:
+    """How many steps a cell trains for."""
+    training, spec = cell.recipe.training, dataset_spec(cell.work.data.dataset)
+    return training.epochs * batches_per_epoch(spec.counts["train"], training.batch_size)
 
 
 def _need_time(settings: Settings, what: str) -> None:
@@ -149,6 +182,10 @@ def _need_time(settings: Settings, what: str) -> None:
     if limit is None:
         return
     if settings.world.any(not limit.spare(2 * limit.setup)):
+        if settings.world.any(limit.hopeless()):
+            passed = limit.passed()
+            why = f"{duration(passed)} passed before anything could be begun, and as much would the next time"
+            raise limit.too_short(why, 1.5 * passed)
         raise TimeLimitReached(
             f"stopped before {what}: the time limit of {duration(limit.seconds)} is near. "
             "Run the same command again to go on from there."

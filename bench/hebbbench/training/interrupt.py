@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 import threading
@@ -11,7 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from hebbbench.errors import RunInterrupted, TimeLimitReached
+from hebbbench.errors import HebbBenchError, LimitTooShort, RunInterrupted, TimeLimitReached
 from hebbbench.progress import duration
 from hebbbench.world import ALONE, World
 
@@ -39,12 +40,17 @@ class TimeLimit:
         seconds: how long.
         began: when it began to run, by `time.monotonic()`; now if None. A process that has taken long to come here will
             take long to leave, a quarter of that by measurement: half of it is kept.
+
+    Attributes:
+        setup: the longest that a cell has taken so far up to its first safe stop.
+        cells: how many have been begun.
+        once: seconds that went into what need not be done again, such as decoding data.
     """
 
     def __init__(self, seconds: float, began: float | None = None) -> None:
         self.seconds = seconds
-        self.setup = 0.0
-        """The longest that a cell has taken so far up to its first safe stop."""
+        self.setup = self.once = 0.0
+        self.cells = 0
         now = time.monotonic()
         began = now if began is None else began
         self._end = began + seconds
@@ -55,6 +61,10 @@ class TimeLimit:
         """Seconds left."""
         return self._end - time.monotonic()
 
+    def passed(self) -> float:
+        """Seconds that have passed, without what need not pass again."""
+        return self.seconds - self.left() - self.once
+
     def spare(self, seconds: float) -> bool:
         """Whether there is time for another piece of work that takes this long, and for leaving."""
         return self.left() > seconds + self._leaving
@@ -62,6 +72,7 @@ class TimeLimit:
     def begin(self) -> None:
         """A cell begins: whatever comes before its first safe stop is setting up."""
         self._begun = time.monotonic()
+        self.cells += 1
 
     def ready(self, created: float) -> None:
         """A cell has come to its first safe stop.
@@ -71,6 +82,22 @@ class TimeLimit:
         """
         self.setup = max(self.setup, time.monotonic() - (created if self._begun is None else self._begun))
         self._begun = None
+
+    def hopeless(self) -> bool:
+        """Whether no cell could be begun under this limit by a process that takes as long to start as this one has."""
+        return not self.cells and self.passed() + self._leaving >= self.seconds
+
+    def too_short(self, why: str, needed: float | None = None) -> LimitTooShort:
+        """The error for a limit under which the same command would stop at the same place for ever.
+
+        Args:
+            why: nothing comes of it; needed: seconds without which nothing would, twice the limit if that is unknown.
+        """
+        needed = 2 * self.seconds if needed is None else max(needed + self._leaving, self.seconds + 1)
+        return LimitTooShort(
+            f"the time limit of {duration(self.seconds)} is too short: {why}. It needs at least about "
+            f"{duration(math.ceil(needed))}."
+        )
 
 
 class StopRequest:
@@ -108,12 +135,20 @@ class StopRequest:
         """One more to look at, for work on another thread: what signals ask for is asked of it, its time is its own."""
         return _Beside(self, self._limit)
 
-    def stopped(self, where: str) -> RunInterrupted:
-        """The error that ends the run: `where` says how far it has come."""
+    def stopped(self, where: str, stuck: str = "") -> HebbBenchError:
+        """The error that ends the run.
+
+        Args:
+            where: how far it has come; stuck: why it has come no further than the one before it, if it has not.
+        """
         again = "Run the same command again to go on from there."
+        here = f"stopped {where}, where it began: {stuck}" if stuck else f"stopped {where}"
+        said = f"{here}, so give it longer" if stuck else here
         if self.signalled or self._limit is None:
-            return RunInterrupted(f"stopped {where}. {again}")
-        return TimeLimitReached(f"stopped {where}: the time limit of {duration(self._limit.seconds)} is near. {again}")
+            return RunInterrupted(f"{said}. {again}")
+        if stuck and self._limit.cells <= 1 and not self._limit.once:
+            return self._limit.too_short(here)
+        return TimeLimitReached(f"{said}: the time limit of {duration(self._limit.seconds)} is near. {again}")
 
 
 class _Beside(StopRequest):

@@ -30,10 +30,16 @@ ESTIMATE_AFTER = 10
 
 
 class Diverged(HebbBenchError):
-    """Training left the numbers. A result in itself, recorded with its step and layer."""
+    """Training left the numbers. A result in itself, recorded with its step and layer.
 
-    def __init__(self, step: int, layer: str, why: str) -> None:
-        super().__init__(f"diverged at or up to {CHECK_EVERY} steps before step {step}, in {layer}: {why}")
+    Args:
+        step: at which it was seen; when: it happened, as far as known; since the last look at the weights if not given.
+    """
+
+    def __init__(self, step: int, layer: str, why: str, when: str | None = None) -> None:
+        first = (step - 1) // CHECK_EVERY * CHECK_EVERY + 1
+        when = when or (f"between steps {first} and {step}" if first < step else f"at step {step}")
+        super().__init__(f"diverged {when}, in {layer}: {why}")
         self.step = step
         self.layer = layer
 
@@ -158,7 +164,9 @@ class Loop:
         loss = loss_sum.item() / self.per_epoch
         if not math.isfinite(loss):
             self._check()
-            raise Diverged(state.step, "the read-out", "the loss is not a finite number")
+            first = state.step - self.per_epoch + 1
+            when = f"between steps {first} and {state.step}"
+            raise Diverged(state.step, "the read-out", "the loss is not a finite number", when)
         self._close_epoch(passed + 1, loss)
 
     def _close_epoch(self, epochs: int, loss: float) -> None:

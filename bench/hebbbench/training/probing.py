@@ -60,6 +60,7 @@ class Probing:
 
         Raises:
             RunInterrupted: a stop was asked for; the checkpoint holds what was done.
+            LimitTooShort: nothing more was done, and would be under the same limit.
             Diverged: a feature is no finite number.
         """
         own, measured = self.apparatus, self.measured
@@ -97,7 +98,8 @@ class Probing:
         own = self.apparatus
         features = extract(self.learner, batches, indices, own.reporter, own.scratch, self._pause)
         if not all(bool(part.isfinite().all()) for part in features.split(CHECKED_AT_ONCE)):
-            raise Diverged(self.measured.state.step, "the features", "not all are finite numbers")
+            step = self.measured.state.step
+            raise Diverged(step, "the features", "not all are finite numbers", f"behind step {step}")
         return Labelled(features, batches.labels(indices))
 
     def _published(self, train: Labelled) -> PublishedReadout | None:
@@ -167,10 +169,8 @@ class Probing:
         self.apparatus.checkpoint.save({"state": asdict(state), **self._held})
         if self.request.asked():
             reached = self._reached(state.step)
-            where = f"after probe epoch {reached[1]} of {self.spec.epochs}"
-            if self._resumed_at == reached:
-                where += ", where it began: features are extracted anew each time, so give it longer"
-            raise self.request.stopped(where)
+            stuck = "features are extracted anew each time" if self._resumed_at == reached else ""
+            raise self.request.stopped(f"after probe epoch {reached[1]} of {self.spec.epochs}", stuck)
 
     def _tick(self) -> None:
         self.measured.state.probe_seconds = self._earlier + time.perf_counter() - self._began

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from hebbbench.cell import Cell
-from hebbbench.data import Dataset, dataset_spec, load
+from hebbbench.data import Dataset, load
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import HebbBenchError, ProtocolError, RunInterrupted
+from hebbbench.errors import HebbBenchError, RunInterrupted
 from hebbbench.plasticity.routes import ROUTES
 from hebbbench.progress import Reporter
 from hebbbench.record import schema, store, tensors
@@ -22,7 +21,6 @@ from hebbbench.training.claim import Claim
 from hebbbench.training.course import Course
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.interrupt import TimeLimit
-from hebbbench.training.learner import Learner
 from hebbbench.training.threads import fitting_threads
 from hebbbench.world import ALONE, World
 
@@ -55,6 +53,7 @@ def run_cell(
     force: bool = False,
     read_test: bool = True,
     card: Callable[[], Card | None] = lambda: None,
+    keep: Callable[[schema.Result], object] | None = None,
 ) -> schema.Result:
     """Run one cell, or return its result if `results` holds it already.
 
@@ -62,6 +61,7 @@ def run_cell(
         force: run a finished cell again.
         read_test: open the test split at the end; tuning leaves it closed.
         card: gives the rule's plausibility card, if it has one; asked after the cell has been measured.
+        keep: called with the result of a cell that has run, before anything else can stop it from being kept.
 
     Raises:
         RunInterrupted: a stop was asked for, or the time limit is near (`TimeLimitReached`); the cell goes on from its
@@ -80,8 +80,7 @@ def run_cell(
     def done_before() -> schema.Result | None:
         if results is None or force:
             return None
-        weights = tensors_path(cell, results) if settings.save_weights else None
-        done = world.told(partial(finished, cell, identity, results, diagnostics, weights))
+        done = finished_before(cell, identity, results, settings)
         if done is not None:
             reporter.say("  done before; --force runs it again")
         return done
@@ -94,10 +93,17 @@ def run_cell(
     try:
         # Another process may have finished it since.
         return done_before() or _run(
-            cell, dataset, identity, results, settings, reporter, force, read_test, diagnostics, card
+            cell, dataset, identity, results, settings, reporter, force, read_test, diagnostics, card, keep
         )
     finally:
         claim.release()
+
+
+def finished_before(cell: Cell, identity: str, results: Path, settings: Settings) -> schema.Result | None:
+    """The cell's result in `results`, if with these settings it need not run again; the same on every process."""
+    diagnostics = settings.diagnostics or cell.work.diagnostics
+    weights = tensors_path(cell, results) if settings.save_weights else None
+    return settings.world.told(partial(finished, cell, identity, results, diagnostics, weights))
 
 
 def _run(
@@ -111,6 +117,7 @@ def _run(
     read_test: bool,
     diagnostics: bool,
     card: Callable[[], Card | None],
+    keep: Callable[[schema.Result], object] | None,
 ) -> schema.Result:
     """Run one cell that nobody else runs."""
     world = settings.world
@@ -140,10 +147,12 @@ def _run(
             if settings.save_weights:
                 found, shapes = course.tensors()
                 tensors.save(tensors_path(cell, results), found, str(cell), shapes)
+        if keep is not None:
+            keep(result)
         checkpoint.remove()
     if result.status == "failed" and world.size > 1:
         raise HebbBenchError(f"{cell}: {result.reason}")
-    if course.stopped and results is not None:
+    if course.stopped and (results is not None or keep is not None):
         raise RunInterrupted(f"stopped; {cell} is finished and saved.")
     return result
 
@@ -152,23 +161,6 @@ def tensors_path(cell: Cell, results: Path) -> Path:
     """Where a cell's weights are kept, if they are: beside its result."""
     path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
     return path.with_suffix(tensors.SUFFIX)
-
-
-def check_cell(cell: Cell) -> None:
-    """Build what a cell trains, and drop it: whatever is wrong with it comes to light before anything has run.
-
-    Raises:
-        HebbBenchError: rule, recipe, architecture and protocol do not fit together.
-    """
-    spec = dataset_spec(cell.work.data.dataset)
-    if not spec.classes:
-        raise ProtocolError(
-            f"protocol '{cell.protocol.name}': data.dataset = '{spec.name}' has no labels, so nothing can be scored. "
-            "Give it as data.unlabelled, beside a dataset with labels."
-        )
-    for name in cell.datasets:
-        dataset_spec(name)
-    Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
 
 
 def finished(
@@ -202,8 +194,8 @@ def load_data(cell: Cell, settings: Settings, reporter: Reporter) -> Dataset:
 
 
 def load_with_progress(name: str, settings: Settings, reporter: Reporter) -> Dataset:
-    """The dataset; decoding it the first time shows a bar."""
-    last = 0
+    """The dataset; decoding it the first time shows a bar, and is no part of what a time limit is too short for."""
+    last, began = 0, time.monotonic()
 
     def progress(done: int, total: int) -> None:
         nonlocal last
@@ -212,6 +204,9 @@ def load_with_progress(name: str, settings: Settings, reporter: Reporter) -> Dat
         reporter.advance(done - last)
         last = done
 
-    return settings.world.prepared(
+    dataset = settings.world.prepared(
         partial(load, name, data_root=settings.data_root, cache=settings.cache, progress=progress)
     )
+    if last and settings.limit is not None:
+        settings.limit.once += time.monotonic() - began
+    return dataset

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from itertools import product
+from collections.abc import Sequence
+from itertools import chain, product
 from typing import Any
 
 import yaml
 
 from hebbbench import registry
-from hebbbench.cell import cells
-from hebbbench.errors import ProtocolError
-from hebbbench.progress import Silent
+from hebbbench.cell import Cell, cells, parse_axes
+from hebbbench.errors import ProtocolError, RunInterrupted
+from hebbbench.progress import Reporter, Silent, duration
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, Search
-from hebbbench.training.run import Settings, check_cell, run_cell
+from hebbbench.report import point
+from hebbbench.sections import AxisValue
+from hebbbench.training.run import Settings, load_data
+from hebbbench.training.soundness import check_cell
+from hebbbench.training.trial import Trial, tried
 from hebbbench.validation import canonical_json, parse_values, validate
 
 TUNING_SEEDS = (1000, 1001, 1002)
 """Seeds of the search; no protocol ranks them."""
 
-
-@dataclass(frozen=True)
-class Trial:
-    """One point of the search: what was chosen, and the mean validation accuracy over the tuning seeds."""
-
-    choice: dict[str, Any]
-    score: float | None
-    reason: str | None
-
-    def __str__(self) -> str:
-        told = self.reason if self.score is None else f"{100 * self.score:.2f} % on validation"
-        return f"{self.choice}: {told}"
+ALL = "all"
+"""What `--axis` says for every point of a protocol's axes."""
 
 
 def search(
@@ -42,22 +34,27 @@ def search(
     space: dict[str, list[Any]],
     settings: Settings,
     seeds: tuple[int, ...] = TUNING_SEEDS,
-    tell: Callable[[Trial], None] = lambda trial: None,
+    reporter: Reporter | None = None,
+    axes: dict[str, AxisValue] | None = None,
 ) -> tuple[Recipe, list[Trial]]:
     """Every combination of `space` on the validation split; the best as a recipe that says what it cost.
+
+    What a cell scored is kept in the cache, so a search that was interrupted goes on.
 
     Args:
         space: dotted recipe keys, such as optimizer.lr or hyperparameters.temperature, and the values to try.
             The rule's own recipe for the protocol gives everything else.
-        tell: called after each trial.
+        reporter: is told of each trial as it ends.
+        axes: fixed axis values; a score is the mean over all values of an axis not named.
 
     Returns:
         The best recipe, and all trials.
 
     Raises:
         ProtocolError: a key does not exist or is frozen, or no trial could be scored.
+        RunInterrupted: a stop was asked for; the same search goes on from there.
     """
-    began = time.perf_counter()
+    out = reporter or Silent()
     if not protocol.data.validation:
         raise ProtocolError(
             f"protocol '{protocol.name}' holds out no validation samples, so nothing can be tuned on it."
@@ -65,33 +62,77 @@ def search(
     own = registry.recipe(rule, protocol.name) or Recipe(provenance="default")
     base = own.model_dump(mode="json", exclude_none=True, exclude={"provenance", "source", "search"})
     choices = [dict(zip(space, values, strict=True)) for values in product(*space.values())]
-    planned = [cells(protocol, [rule], list(seeds), {}, _with(protocol, base, choice)) for choice in choices]
+    planned = [cells(protocol, [rule], list(seeds), axes or {}, _with(protocol, base, choice)) for choice in choices]
+    if not planned[0]:
+        raise ProtocolError(
+            f"rule '{rule}' is not measured at {point(axes or {})} in protocol '{protocol.name}': an axis that varies "
+            "for other rules alone stands at its first value. Leave it out of --axis."
+        )
+    chosen = any(key.startswith("hyperparameters") for key in space)
     for first, *_ in planned:
-        check_cell(first)
-    trials = []
-    for choice, trial_cells in zip(choices, planned, strict=True):
-        scores, reason = [], None
-        for cell in trial_cells:
-            result = run_cell(cell, None, settings, Silent(), read_test=False)
-            metric = result.metrics.get(protocol.headline.replace(".test.", ".validation."))
-            if metric is None or metric.value is None:
-                reason = result.reason
-                break
-            scores.append(metric.value)
-        trials.append(Trial(choice, sum(scores) / len(scores) if reason is None else None, reason))
-        tell(trials[-1])
+        check_cell(first, "--try" if chosen else None)
+    trials: list[Trial] = []
+    try:
+        needed = {cell.datasets: cell for cell in chain(*planned)}
+        data = {names: load_data(cell, settings, out).identity for names, cell in needed.items()}
+        out.phase("searching", sum(map(len, planned)))
+        for choice, trial_cells in zip(choices, planned, strict=True):
+            trial, anew = tried(
+                choice, [(cell, cell.identity(data[cell.datasets])) for cell in trial_cells], settings, out
+            )
+            trials.append(trial)
+            took = duration(trial.seconds) + ("" if anew else ", done before")
+            out.say(f"[{len(trials)}/{len(planned)}] {trial} ({took})")
+            leading = _best(trials)
+            out.advance(0, "" if leading is None else f"best: {100 * (leading.score or 0):.2f} %")
+    except KeyboardInterrupt as error:
+        raise RunInterrupted("stopped. Run the same command again to go on from there.") from error
+    finally:
+        out.end()
     best = _best(trials)
     if best is None:
         last = (trials[-1].reason or "").removesuffix(".")
         raise ProtocolError(f"no trial of rule '{rule}' could be scored; the last said: {last}.")
     ledger = Search(
         trials=sum(len(trial_cells) for trial_cells in planned),
-        seconds=round(time.perf_counter() - began, 1),
+        seconds=round(sum(trial.seconds for trial in trials), 1),
         split="validation",
-        space="; ".join(f"{key} in {canonical_json(values)}" for key, values in space.items()),
+        space="; ".join(f"{key} in {canonical_json(values)}" for key, values in space.items()) + _where(planned[0]),
     )
-    chosen = _with(protocol, base, best.choice)
-    return chosen.model_copy(update={"provenance": "searched", "search": ledger}), trials
+    found = _with(protocol, base, best.choice)
+    return found.model_copy(update={"provenance": "searched", "search": ledger}), trials
+
+
+def fixed_axes(protocol: Protocol, rule: str, texts: Sequence[str]) -> dict[str, AxisValue]:
+    """The axis values at which to search, from the command line: name=value, or `all` for the rest.
+
+    Raises:
+        ProtocolError: an axis or value does not exist, or one is to be chosen that has not been.
+    """
+    named = parse_axes([text for text in texts if text != ALL], protocol)
+    name = registry.rule_path(rule).stem
+    varied = {
+        key: axis.values
+        for key, axis in protocol.axes.items()
+        if key not in named and len(axis.values) > 1 and (not axis.rules or name in axis.rules)
+    }
+    if varied and ALL not in texts:
+        choices = "; ".join(f"{key}={', '.join(map(str, values))}" for key, values in varied.items())
+        points = len(list(product(*varied.values())))
+        example = " ".join(f"--axis {key}={values[0]}" for key, values in varied.items())
+        raise ProtocolError(
+            f"protocol '{protocol.name}' varies for rule '{name}': {choices}. Say where to search, as in {example}, or "
+            f"give --axis {ALL} for the mean over all {points} points, each trained with each seed of each trial."
+        )
+    return named
+
+
+def _where(trial_cells: Sequence[Cell]) -> str:
+    """The axis point that was searched, to stand behind the space; nothing without axes."""
+    points = list(dict.fromkeys(point(cell.axes) for cell in trial_cells))
+    if len(points) > 1:
+        return f"; mean over {', '.join(points)}"
+    return f"; at {points[0]}" if points[0] else ""
 
 
 def _best(trials: Sequence[Trial]) -> Trial | None:

@@ -1,0 +1,80 @@
+"""What is wrong with a cell is told before anything has run, by the name of what is to be changed."""
+
+from __future__ import annotations
+
+from traceback import walk_tb
+
+import torch
+
+from hebbbench import registry
+from hebbbench.cell import Cell
+from hebbbench.data import dataset_spec
+from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, one_line, place_in
+from hebbbench.plasticity.attach import PlasticLayer
+from hebbbench.training.learner import Learner
+
+
+def check_cell(cell: Cell, given: str | None = None) -> None:
+    """Build what a cell trains, and drop it: whatever is wrong with it comes to light before anything has run.
+
+    Args:
+        given: where its hyper-parameters come from, if not from its rule's recipe.
+
+    Raises:
+        HebbBenchError: rule, recipe, architecture and protocol do not fit together.
+    """
+    spec = dataset_spec(cell.work.data.dataset)
+    if not spec.classes:
+        raise ProtocolError(
+            f"protocol '{cell.protocol.name}': data.dataset = '{spec.name}' has no labels, so nothing can be scored. "
+            "Give it as data.unlabelled, beside a dataset with labels."
+        )
+    for name in cell.datasets:
+        dataset_spec(name)
+    where = given or registry.recipe_place(cell.rule, cell.protocol.name)
+    lists = _check_hyperparameters(cell, where)
+    try:
+        Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
+    except RuleError as error:
+        if not lists:
+            raise
+        raise RuleError(f"{where}: {error}") from error
+    except HebbBenchError:
+        raise
+    except Exception as error:
+        raise broken(cell, error) from error
+
+
+def _check_hyperparameters(cell: Cell, where: str) -> bool:
+    """Refuse, by the file they stand in, hyper-parameters that the rule does not take.
+
+    Returns:
+        Whether one is a list, with a value for each plastic layer, whose number only a network can tell.
+    """
+    given, kind = cell.recipe.hyperparameters, registry.rule(cell.rule)
+    lists = [len(value) for value in given.values() if isinstance(value, list)]
+    for layer in range(max(lists, default=1)):
+        here = {
+            name: value[min(layer, len(value) - 1)] if isinstance(value, list) and value else value
+            for name, value in given.items()
+        }
+        kind.create(here, where)
+    return bool(lists)
+
+
+def broken(cell: Cell, error: Exception) -> RuleError:
+    """What is to be said of a rule that has raised: which it is, at which layer, what, and in which line of its file.
+
+    Raises:
+        Exception: the error itself, if the rule had no part in it.
+    """
+    owners = [frame.f_locals.get("self") for frame, _ in walk_tb(error.__traceback__)]
+    layers = [owner.name for owner in owners if isinstance(owner, PlasticLayer)]
+    place = place_in(error, registry.rule_path(cell.rule))
+    if not layers and not place:
+        raise error
+    at = f" at layer '{layers[-1]}'" if layers else ""
+    return RuleError(
+        f"rule '{cell.rule_name}'{at}: {type(error).__name__}: {one_line(error).removesuffix('.')}{place}. "
+        f"See what else: hebbbench check {cell.rule}"
+    )
