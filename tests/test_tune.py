@@ -12,7 +12,7 @@ from conftest import At, Killed, Lab
 from hebbbench.data.dataset import Dataset
 from hebbbench.errors import ProtocolError, RunInterrupted
 from hebbbench.recipe import Recipe, RecipeFile, resolve
-from hebbbench.training import tune
+from hebbbench.training import trial
 from hebbbench.training.course import Course
 from hebbbench.training.measured import Measured
 from hebbbench.training.run import Settings
@@ -116,7 +116,7 @@ def test_what_a_recipe_may_not_choose_cannot_be_searched(lab, rule, space, messa
 
 
 def test_a_value_that_cannot_be_tried_is_refused_before_anything_is_trained(lab, monkeypatch):
-    monkeypatch.setattr(tune, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
+    monkeypatch.setattr(trial, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
     with pytest.raises(ProtocolError, match=r"optimizer\.lr = -1\.0"):
         look(lab, "bp", {"optimizer.lr": [0.1, -1.0]})
 
@@ -204,7 +204,7 @@ def test_a_stop_at_the_very_end_of_a_cell_is_heeded_and_loses_nothing_of_it(lab,
 def test_a_search_done_before_costs_nothing_and_its_ledger_says_what_it_cost_then(lab, trained, monkeypatch):
     space = {"optimizer.lr": [1e30, 0.05]}
     first = look(lab, "bp", space)
-    monkeypatch.setattr(tune, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
+    monkeypatch.setattr(trial, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
     again = look(lab, "bp", space)
     assert again[:2] == first[:2]
     assert "diverged" in again[1][0].reason
@@ -292,7 +292,7 @@ def test_the_recipe_says_at_which_point_it_was_searched(lab):
 def test_a_search_over_an_axis_is_refused_by_the_command_before_anything_is_trained(lab, monkeypatch, capsys):
     from hebbbench.cli import main
 
-    monkeypatch.setattr(tune, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
+    monkeypatch.setattr(trial, "run_cell", lambda *arguments, **options: pytest.fail("something was trained"))
     arguments = ["tune", "-p", "cifar10-resnet", "-r", "bp", "--try", "optimizer.lr=0.1"]
     monkeypatch.setattr("sys.argv", ["hebbbench", *arguments])
     with pytest.raises(SystemExit) as left:
