@@ -33,7 +33,7 @@ def one_number_of_threads(monkeypatch):
 
 
 def cell_of(rule: str, protocol: str, changes: dict[str, Any] | None = None, recipe: dict[str, Any] | None = None):
-    plain = registry.protocol(protocol).model_dump(mode="json", exclude={"axes", "published"})
+    plain = registry.protocol(protocol).model_dump(mode="json", exclude={"axes", "published", "priority"})
     free = sorted({*plain["free"], *(recipe or {})})
     chosen = None if recipe is None else Recipe.model_validate({"provenance": "default", **recipe})
     (cell,) = cells(Protocol.model_validate({**plain, "free": free, **(changes or {})}), [rule], [0], {}, chosen)
@@ -169,7 +169,7 @@ def test_a_whole_cell_measures_there_what_it_measures_here(lab, name):
 
 @pytest.mark.parametrize("sgd", [False, True])
 def test_alignment_is_measured_there(tmp_path, sgd):
-    plain = registry.protocol("sre-mlp").model_dump(mode="json", exclude={"axes", "published"})
+    plain = registry.protocol("sre-mlp").model_dump(mode="json", exclude={"axes", "published", "priority"})
     plain["training"] |= {"epochs": 1, "batch_size": 2000}
     plain["alignment"] = {"window": 4, "sgd": sgd}
     (cell,) = cells(Protocol.model_validate(plain), ["bp"], [0], {})
@@ -212,7 +212,7 @@ TOGETHER = {
 @pytest.mark.parametrize("name", TOGETHER)
 def test_networks_trained_together_stay_there(tmp_path, name):
     rule, training, recipe = TOGETHER[name]
-    plain = registry.protocol("sre-mlp").model_dump(mode="json", exclude={"axes", "published"})
+    plain = registry.protocol("sre-mlp").model_dump(mode="json", exclude={"axes", "published", "priority"})
     plain["training"] |= {"epochs": 1, "batch_size": 4000, **training}
     protocol = Protocol.model_validate({**plain, "alignment": {"window": 2}})
     planned = cells(protocol, [rule], [0, 1], {}, Recipe.model_validate({"provenance": "default", **recipe}))
