@@ -11,7 +11,7 @@ from hebbbench.plasticity.pieces import rowwise
 
 NOTHING = 1e-30
 """What is at most this part of a win counts as none. No weight in float32 can tell the two apart, but what follows from
-such parts are subnormal numbers, for each of which some processors take a hundred times as long."""
+such parts are subnormal numbers, with which some processors compute many times as slowly."""
 
 
 @rowwise
