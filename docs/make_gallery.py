@@ -82,6 +82,11 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         ["sre-noise"],
         {"kind": "heatmap", "x": "noise", "y": "decay"},
     ),
+    "sre-noise-adam-map": (
+        "The same under Adam at a rate of 0.01, three seeds; other ranges of noise and decay.",
+        ["sre-noise-adam"],
+        {"kind": "heatmap", "x": "noise", "y": "decay"},
+    ),
     "sre-activation": ("Backprop's alignment by the activation function.", ["sre-activation"], AGAINST_DECAY),
     "sre-depth": ("By the number of pairs of hidden layers.", ["sre-depth"], AGAINST_DECAY),
     "sre-width": ("By the units of a hidden layer.", ["sre-width"], AGAINST_DECAY),
