@@ -78,9 +78,8 @@ def correlation(a: Tensor) -> Tensor:
     Args:
         a: postsynaptic factor, (B, out).
     """
-    if far_fewer_rows(a):
-        return cast(Tensor, Correlation(a))
-    return present().mean((a.T @ a).div_(a.shape[0]))
+    found = Correlation(a)
+    return cast(Tensor, found) if far_fewer_rows(a) else present().mean(found.whole())
 
 
 def cosine(pre: Pre, post: Tensor, weight: Tensor) -> Tensor:

@@ -9,9 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from hebbbench.cell import Cell
-from hebbbench.data import dataset_spec
-from hebbbench.training.counter import Counter
-from hebbbench.training.network import blank_input, build_model
+from hebbbench.training.outline import count
 
 LIGHT = 2 * 10**8
 """Operations of one batch's forward pass below which threads wait for each other longer than they work.
@@ -40,8 +38,5 @@ def fitting_threads(cell: Cell, device: torch.device) -> Iterator[None]:
 
 def light(cell: Cell) -> bool:
     """Whether one batch's forward pass has fewer than `LIGHT` operations. Counted on shapes; nothing is computed."""
-    spec, recipe = dataset_spec(cell.work.data.dataset), cell.recipe
-    model = build_model(cell.work.architecture.name, recipe.architecture, spec.shape, spec.classes, outline=True)
-    with torch.no_grad(), Counter() as forward:
-        model.eval()(blank_input(model, spec.shape, recipe.training.batch_size, "meta"))
-    return bool(forward.operations < LIGHT)
+    operations, _ = count(cell.work.architecture.name, cell.recipe.architecture, cell.work.data.dataset)
+    return operations * cell.recipe.training.batch_size < LIGHT

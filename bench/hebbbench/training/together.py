@@ -25,8 +25,9 @@ from hebbbench.training.learner import EXPLODED, Learner
 from hebbbench.training.loop import CHECK_EVERY, Diverged, batches_per_epoch
 from hebbbench.training.measured import describe_model
 from hebbbench.training.optimise import annealing
-from hebbbench.training.rehearsal import STEPS, repeats_bits
+from hebbbench.training.rehearsal import STEPS
 from hebbbench.training.stackable import stackable
+from hebbbench.training.work import count
 from hebbbench.validation import canonical_json
 
 CHUNK = 10
@@ -120,11 +121,10 @@ class Chunk:
     def _rehearse(self) -> None:
         """Count a step of one network, and see whether this machine repeats the bits of a few steps of all of them."""
         first = self.courses[0]
-        repeats_bits(first, self.batches)
-        size = min(first.cell.recipe.training.batch_size, len(first.train_indices))
-        x, targets = (
-            rows.expand(len(self.courses), *rows.shape) for rows in self.batches.plain(first.train_indices[:size])
-        )
+        part = first.train_indices[: first.cell.recipe.training.batch_size]
+        rows = self.batches.plain(part)
+        work = count(first.learner(), *rows)
+        x, targets = (each.expand(len(self.courses), *each.shape) for each in rows)
         left = []
         for _ in range(2):
             ensemble = self._together()
@@ -133,7 +133,7 @@ class Chunk:
             left.append(ensemble.weights)
         same = all(torch.equal(one, other) for one, other in zip(*left, strict=True))
         for course in self.courses:
-            course.measured.work, course.measured.determinism = first.measured.work, same
+            course.measured.work, course.measured.determinism = work, same
 
 
 def train_together(chunk: Chunk, request: StopRequest, reporter: Reporter) -> list[schema.Result]:
