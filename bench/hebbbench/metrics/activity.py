@@ -66,6 +66,9 @@ class Activity:
         if self._open is not None:
             index, x, u = self._open
             self._open = None
-            y = u if y is None else y
-            rows = y.permute(0, 2, 3, 1) if y.dim() == 4 else y
-            self._take(index, x, u, rows.flatten(0, -2))
+            self._take(index, x, u, activity_rows(u if y is None else y))
+
+
+def activity_rows(y: Tensor) -> Tensor:
+    """A layer's activity (N, …, units), or (N, channels, height, width), as rows (B, out)."""
+    return (y.permute(0, 2, 3, 1) if y.dim() == 4 else y).flatten(0, -2)

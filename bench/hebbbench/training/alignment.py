@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hebbbench.metrics.activity import activity_rows
 from hebbbench.metrics.alignment import cosines, hebbian
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.protocol import SGD
@@ -195,11 +196,6 @@ def full_data(meter: AlignmentMeter, batches: Any, indices: Tensor) -> dict[str,
             layer.state[key].copy_(value)
     compared = meter.compare({name: sums[name] for name in names}, sums)
     return {f"{name}.full": value.item() for name, value in compared.items()}
-
-
-def activity_rows(y: Tensor) -> Tensor:
-    """A layer's activity (N, …, units), or (N, channels, height, width), as rows (B, out)."""
-    return (y.permute(0, 2, 3, 1) if y.dim() == 4 else y).flatten(0, -2)
 
 
 def layer_of(metric: str) -> str:
