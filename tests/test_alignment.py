@@ -12,14 +12,14 @@ import torch
 from torch import Tensor
 
 from hebbbench import Rule, registry
-from hebbbench.board.alignment import alignment_section
+from hebbbench.board.alignment import alignment_lines, alignments
 from hebbbench.cell import Cell, cells
 from hebbbench.data import load, pins, split_identity
 from hebbbench.data.spec import dataset_spec
 from hebbbench.data.teacher import ask_teacher
 from hebbbench.errors import ProtocolError
 from hebbbench.metrics.alignment import cosines, hebbian
-from hebbbench.plan import KnownRule, Sources
+from hebbbench.plan import KnownRule, Sources, planned_rules
 from hebbbench.progress import Silent
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
@@ -352,7 +352,8 @@ def test_small_weights_that_answer_have_not_collapsed(tmp_path, monkeypatch, rat
 
 def section(protocol: Protocol, results: list[Any]) -> list[str]:
     rules = {"bp": KnownRule(registry.rule_source_hash("bp"), {})}
-    return alignment_section(protocol, Sources({protocol.name: protocol}, rules, (), Path()), results, [])
+    sources = Sources({protocol.name: protocol}, rules, (), Path())
+    return alignment_lines(alignments(protocol, planned_rules(sources, protocol), results), [], "results")
 
 
 def test_an_axis_varies_for_its_rules_alone():

@@ -14,7 +14,7 @@ from hebbbench.board import text
 from hebbbench.board.section import measured_by, missing_runs
 from hebbbench.board.statistics import BySeed, Summary, summarise
 from hebbbench.board.text import NOTHING, plain, sentence
-from hebbbench.plan import Axes, CellStatus, Sources, axis_points, headline, planned_rules
+from hebbbench.plan import Axes, CellStatus, axis_points, headline
 from hebbbench.protocol import SGD, Protocol
 from hebbbench.record.schema import Result
 from hebbbench.sections import Published
@@ -101,24 +101,12 @@ def _fate(result: Result, protocol: Protocol) -> str:
     return metric.reason.partition(":")[0]
 
 
-def alignment_section(
-    protocol: Protocol,
-    sources: Sources,
-    results: Sequence[Result],
-    cells: Sequence[CellStatus],
-    folder: str = "results",
-) -> list[str]:
+def alignment_lines(measured: Alignments, cells: Sequence[CellStatus], folder: str) -> list[str]:
     """The lines of the protocol's section.
 
     Args:
-        results: those of the protocol that count; cells: its planned cells.
-        folder: of results, as the page names it.
+        cells: its planned cells; folder: of results, as the page names it.
     """
-    return alignment_lines(alignments(protocol, planned_rules(sources, protocol), results), cells, folder)
-
-
-def alignment_lines(measured: Alignments, cells: Sequence[CellStatus], folder: str) -> list[str]:
-    """The same of what was measured."""
     protocol = measured.protocol
     lines = [
         f"## {protocol.name}",

@@ -11,7 +11,8 @@ from hebbbench import registry
 from hebbbench.board import alignment, text
 from hebbbench.board.facts import differing, facts
 from hebbbench.board.output import read
-from hebbbench.board.pairing import Pairing, Side, find_side, pair, values
+from hebbbench.board.pairing import Pairing, Side, find_side, pair
+from hebbbench.board.rows import metric_by_seed
 from hebbbench.board.statistics import Difference, Summary, summarise
 from hebbbench.board.text import NOTHING
 from hebbbench.errors import HebbBenchError, ResultError
@@ -73,8 +74,12 @@ def _numbers(pairings: Sequence[Pairing], ours: Side, theirs: Side) -> str:
             "protocol": pairing.protocol,
             "at": point(pairing.axes),
             "rule": pairing.ours[0].rule.name if len(rules) > 1 else "",
-            ours.label: _spread(summarise(list(values(pairing.ours, pairing.headline).values())), pairing.headline),
-            theirs.label: _spread(summarise(list(values(pairing.theirs, pairing.headline).values())), pairing.headline),
+            ours.label: _spread(
+                summarise(list(metric_by_seed(pairing.ours, pairing.headline).values())), pairing.headline
+            ),
+            theirs.label: _spread(
+                summarise(list(metric_by_seed(pairing.theirs, pairing.headline).values())), pairing.headline
+            ),
             f"{ours.label} − {theirs.label} [95 %]": _difference(difference, pairing.headline),
             "p": NOTHING if difference is None or difference.p is None else text.p_value(difference.p),
             "pairs": str(difference.n if difference is not None else 0),

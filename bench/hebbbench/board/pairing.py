@@ -9,7 +9,8 @@ from pathlib import Path
 from hebbbench import registry
 from hebbbench.board import text
 from hebbbench.board.current import sift
-from hebbbench.board.statistics import BySeed, Difference, paired
+from hebbbench.board.rows import metric_by_seed
+from hebbbench.board.statistics import Difference, paired
 from hebbbench.errors import HebbBenchError, ResultError, suggestion
 from hebbbench.plan import Axes, Sources, axis_points
 from hebbbench.protocol import HEADLINES, Protocol
@@ -47,7 +48,7 @@ class Pairing:
     @property
     def difference(self) -> Difference | None:
         """Ours less theirs, paired by seed; None if no seed has a value on both sides."""
-        return paired(values(self.ours, self.headline), values(self.theirs, self.headline))
+        return paired(metric_by_seed(self.ours, self.headline), metric_by_seed(self.theirs, self.headline))
 
     @property
     def place(self) -> str:
@@ -152,9 +153,3 @@ def _headline(protocol: Protocol | None, own: Sequence[Result], other: Sequence[
         name for result in other for name in result.metrics
     }
     return next((name for name in HEADLINES if name in measured), HEADLINES[0])
-
-
-def values(results: Sequence[Result], metric: str) -> BySeed:
-    """Seed → the metric, of the cells that finished and have it."""
-    found = {result.seed: result.metrics.get(metric) for result in results if result.status == "ok"}
-    return {seed: item.value for seed, item in found.items() if item is not None and item.value is not None}

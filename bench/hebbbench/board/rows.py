@@ -197,10 +197,10 @@ def _by_seed(results: Sequence[Result], protocol: Protocol) -> dict[int, float]:
     return {seed: value for seed, value in found.items() if value is not None}
 
 
-def _measured(results: Sequence[Result], name: str) -> list[float]:
-    """A metric of the cells that finished and have it."""
-    metrics = (result.metrics.get(name) for result in results if result.status == "ok")
-    return [metric.value for metric in metrics if metric is not None and metric.value is not None]
+def metric_by_seed(results: Sequence[Result], metric: str) -> BySeed:
+    """Seed → the metric, of the cells that finished and have it."""
+    found = {result.seed: result.metrics.get(metric) for result in results if result.status == "ok"}
+    return {seed: item.value for seed, item in found.items() if item is not None and item.value is not None}
 
 
 def _row(protocol: Protocol, results: Sequence[Result], values: Mapping[str, BySeed], known: KnownRule | None) -> Row:
@@ -214,8 +214,10 @@ def _row(protocol: Protocol, results: Sequence[Result], values: Mapping[str, ByS
         results=tuple(results),
         values=own,
         accuracy=summarise(list(own.values())),
-        other=summarise(_measured(results, other)),
-        top5=summarise(_measured(results, protocol.headline.replace(".accuracy", ".top5_accuracy"))),
+        other=summarise(list(metric_by_seed(results, other).values())),
+        top5=summarise(
+            list(metric_by_seed(results, protocol.headline.replace(".accuracy", ".top5_accuracy")).values())
+        ),
         gap=paired(own, values[BACKPROP]) if BACKPROP in values and rule != BACKPROP else None,
         over_random=paired(own, values[RANDOM]) if RANDOM in values and rule != RANDOM else None,
         published=tuple(
