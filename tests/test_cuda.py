@@ -8,6 +8,7 @@ from torch import Tensor
 
 from hebbbench import registry
 from hebbbench.progress import Silent
+from hebbbench.training.device import prepare_torch
 from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
 from hebbbench.training.replay import CudaRecorder, Replay, can_replay
@@ -20,8 +21,16 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 GPU = torch.device("cuda")
 CPU = torch.device("cpu")
 PROTOCOLS = ["digits-mlp", "digits-deephebb"]
+DRAWS_THERE = {"brsf"}
+"""Rules whose draws in a step are made on the device, so the CPU's are others."""
 SIGNED = {"sign", "sign_fa", "ghl", "ghl_fa", "ghl_shuffled", "ghl_matched", "ghl_reward"}
 """Rules that take signs, which turn where a gradient is all but zero."""
+
+
+@pytest.fixture(autouse=True)
+def as_in_a_run():
+    """With float32 products in float32: what comes of small differences would drown in TF32's rounding."""
+    prepare_torch("cuda")
 
 
 def batch(learner: Learner, size: int = 32) -> tuple[Tensor, Tensor]:
@@ -37,6 +46,8 @@ def learner_of(rule: str, protocol: str, device: torch.device) -> Learner:
 @pytest.mark.parametrize("protocol", PROTOCOLS)
 @pytest.mark.parametrize("rule", registry.rule_names())
 def test_a_rules_update_is_that_of_the_cpu(rule, protocol):
+    if rule in DRAWS_THERE:
+        pytest.skip("its draws are the device's")
     updates = []
     for device in (CPU, GPU):
         learner = learner_of(rule, protocol, device)
@@ -68,7 +79,7 @@ def test_steps_are_replayed_as_graphs_and_leave_the_same(rule, protocol):
         assert far.float().mean() <= (0.01 if rule in SIGNED else 0.0)
 
 
-@pytest.mark.parametrize("rule", ["bp", "ghl", "softhebb", "hpca", "dfa", "pc"])
+@pytest.mark.parametrize("rule", ["bp", "ghl", "softhebb", "hpca", "dfa", "dtp"])
 def test_a_cell_ends_where_it_ends_on_the_cpu(rule, tmp_path):
     cell = cell_of(rule, "digits-deephebb")
     results = [
