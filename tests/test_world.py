@@ -231,7 +231,7 @@ def process(rank: int, environ: dict[str, str], ports: list[int], commands: list
 
 @pytest.mark.slow
 def test_the_command_line_on_two_processes(lab):
-    changes = {"diagnostics": True, "data.validation": 300}
+    changes = {"diagnostics": True, "data.validation": 300, "published_epoch": "best"}
     protocol = lab.protocol_file("digits-mlp", changes)
     stopping, failing = (
         lab.rule(name, UNRULY.format(marker=str(lab.root / f"{name} once"), action=action))

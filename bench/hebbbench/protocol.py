@@ -50,7 +50,9 @@ SGD = ".sgd"
 class Protocol(Growing):
     """A table of the field as data: fixed work, what is free, how it is scored."""
 
-    later: ClassVar = frozenset({"published_probe", "diagnostics", "hyperparameters", "loss", "rules", "alignment"})
+    later: ClassVar = frozenset(
+        {"published_probe", "published_epoch", "diagnostics", "hyperparameters", "loss", "rules", "alignment"}
+    )
 
     name: Name
     version: PositiveInt
@@ -81,6 +83,9 @@ class Protocol(Growing):
     seeds: list[NonNegativeInt] = Field(min_length=1)
     probe: Probe | None = Field(None, description="none = the network is not scored by its features")
     published_probe: PublishedProbe | None = Field(None, description="a second read-out, for comparison with a paper")
+    published_epoch: Literal["best"] | None = Field(
+        None, description="best: the network's own output is also scored at its best test epoch, as papers print it"
+    )
     diagnostics: bool = Field(False, description="every run records how it learns: Gini, dead units, ranks, alignment")
     alignment: Alignment | None = Field(None, description="measured if given")
     headline: Annotated[
@@ -109,6 +114,8 @@ class Protocol(Growing):
         needed = "probe" if self.headline == HEADLINES[0] else "alignment" if not self.scores_accuracy else None
         if needed is not None and getattr(self, needed) is None:
             raise ValueError(f"headline = '{self.headline}' needs the section '{needed}', which is missing")
+        if self.published_epoch is not None and self.probe is None:
+            raise ValueError("published_epoch is read when the probe opens the test split: give the section 'probe'")
         if self.data.unlabelled is not None and self.alignment is not None:
             raise ValueError("alignment is measured on labelled samples; take out either it or data.unlabelled")
         if self.scores_accuracy and self.chance is None:

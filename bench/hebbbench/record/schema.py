@@ -28,6 +28,9 @@ DIAGNOSTICS = "diagnostics."
 PUBLISHED_READOUT = "probe.published_protocol.test.max"
 """The metric of a protocol's `published_probe`: chosen with the test split in hand, so it ranks nothing."""
 
+PUBLISHED_EPOCH = "end_to_end.published_protocol.test.max"
+"""The metric of a protocol's `published_epoch`: the network's own best test epoch, which ranks nothing."""
+
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Point = Annotated[list[float], Field(min_length=2, max_length=2)]
 Status = Literal["ok", "diverged", "failed", "timeout"]

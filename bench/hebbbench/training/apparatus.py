@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,6 +75,28 @@ class Apparatus:
         return Learner(
             self.cell, self.dataset.shape, self.dataset.classes, self.device, world=self.world, whole=self.whole
         )
+
+    def scores_epochs(self, learner: Learner) -> bool:
+        """Whether the network of every epoch is scored on the test split, once that is open."""
+        return self.cell.work.published_epoch is not None and self.read_test and learner.end_to_end
+
+    def keeper(self, learner: Learner, passed: int) -> Callable[[int], None] | None:
+        """What keeps the learner's network behind an epoch, if every one is to be scored.
+
+        Args:
+            passed: epochs that are behind it; without any, it begins anew.
+        """
+        kept = self.checkpoint.epochs
+        if not passed:
+            kept.remove()
+        if not self.scores_epochs(learner):
+            return None
+        if gone := kept.missing(passed):
+            self.reporter.say(
+                f"  the network after epoch {gone[0]} is no longer in the cache, so the best test epoch will not be "
+                "known; --force begins anew"
+            )
+        return partial(kept.keep, learner.model)
 
     def batches(self, split: Split | EncodedSplit) -> Any:
         """Batches of a split on the device, as the protocol has them: `Batches`, or what has its methods."""

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import pickle
 import time
 from pathlib import Path
 from typing import Any
@@ -12,10 +9,9 @@ from typing import Any
 import torch
 
 from hebbbench.files import write_atomic
+from hebbbench.training.epochs import Epochs
+from hebbbench.training.sealed import seal, unseal
 from hebbbench.world import ALONE, World
-
-FORMAT = 2
-"""Of what is saved; a checkpoint of another format is not read."""
 
 
 class Checkpoint:
@@ -27,12 +23,16 @@ class Checkpoint:
         interval: seconds between two checkpoints.
         early: write the first as soon as possible, so that what one takes is known.
         world: of the processes that train the cell, which all hold the same, the first one keeps the file.
+
+    Attributes:
+        epochs: the network after every epoch, where it is kept: it goes with the checkpoint.
     """
 
     def __init__(
         self, folder: Path, cell: str, interval: float = 60.0, early: bool = False, world: World = ALONE
     ) -> None:
         self.path = folder / f"{cell}.pt"
+        self.epochs = Epochs(folder / f"{cell}.epochs", world)
         self._interval = interval
         self._early = early
         self._world = world
@@ -48,18 +48,9 @@ class Checkpoint:
     def _read(self) -> dict[str, Any] | None:
         if not self.path.exists():
             return None
-        try:
-            content = self.path.read_bytes()
-            digest, payload = content[: len(_digest(b""))], content[len(_digest(b"")) :]
-            if digest != _digest(payload):
-                raise ValueError("the digest does not fit")
-            loaded: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
-        except (RuntimeError, EOFError, ValueError, OSError, KeyError, pickle.UnpicklingError):
+        loaded = unseal(self.path)
+        if loaded is None:
             self.remove()
-            return None
-        if not isinstance(loaded, dict) or loaded.get("format") != FORMAT:
-            self.remove()
-            return None
         return loaded
 
     def due(self) -> bool:
@@ -77,10 +68,7 @@ class Checkpoint:
         """
         if self._world.rank:
             return
-        buffer = io.BytesIO()
-        torch.save({"format": FORMAT, "threads": torch.get_num_threads(), **state}, buffer)
-        payload = buffer.getvalue()
-        write_atomic(self.path, _digest(payload) + payload, "--cache")
+        write_atomic(self.path, seal({"threads": torch.get_num_threads(), **state}), "--cache")
         self._last, self._early = time.monotonic(), False
 
     def remove(self) -> None:
@@ -89,7 +77,4 @@ class Checkpoint:
             return
         for path in (self.path, *self.path.parent.glob(f".{self.path.name}.*.tmp")):
             path.unlink(missing_ok=True)
-
-
-def _digest(payload: bytes) -> bytes:
-    return hashlib.sha256(payload).digest()
+        self.epochs.remove()

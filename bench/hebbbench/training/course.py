@@ -112,17 +112,20 @@ class Course(Apparatus):
         if saved is not None:
             measured.state = restore(saved, learner)
             self.reporter.say(f"  going on from the checkpoint at step {measured.state.step}")
+        state, training = measured.state, self.cell.recipe.training
+        keep = self.keeper(learner, state.stage * training.epochs + state.epoch)
         validate = partial(accuracy, learner, batches, self.validation_indices) if work.data.validation else None
         Loop(
             learner,
             pool,
             self.pool_indices,
-            self.cell.recipe.training,
-            measured.state,
+            training,
+            state,
             self.checkpoint,
             request,
             self.reporter,
             validate,
+            keep,
         ).run()
         measured.weights = learner.digest()
         self.trained = learner

@@ -82,6 +82,7 @@ class Loop:
     Args:
         indices: of the training samples within `batches`, (n,) on the device.
         validate: accuracy on the validation split, or None where nothing can be validated.
+        keep: called behind every epoch with the number of epochs over all stages, or None where nothing is kept.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class Loop:
         stop: StopRequest,
         reporter: Reporter,
         validate: Callable[[], float] | None,
+        keep: Callable[[int], None] | None = None,
     ) -> None:
         self.learner = learner
         self.batches = batches
@@ -105,6 +107,7 @@ class Loop:
         self.stop = stop
         self.reporter = reporter
         self.validate = validate
+        self.keep = keep
         self.per_epoch = batches_per_epoch(len(indices), training.batch_size)
         self.stages = stages(training, learner)
         self.total = self.stages * training.epochs * self.per_epoch
@@ -179,6 +182,8 @@ class Loop:
             accuracy = self.validate()
             self.state.record("end_to_end.validation.accuracy", epochs, accuracy)
             note += f" · validation {100 * accuracy:.1f} %"
+        if self.keep is not None:
+            self.keep(epochs)
         self.reporter.advance(0, note)
 
     def _check(self) -> None:

@@ -57,7 +57,8 @@ def search(
     out = reporter or Silent()
     if not protocol.data.validation:
         raise ProtocolError(
-            f"protocol '{protocol.name}' holds out no validation samples, so nothing can be tuned on it."
+            f"protocol '{protocol.name}' holds out no validation samples (data.validation = 0), so nothing can be "
+            "tuned on it. Tune under a protocol of the same network that holds some out, and copy the recipe."
         )
     own = registry.recipe(rule, protocol.name) or Recipe(provenance="default")
     base = own.model_dump(mode="json", exclude_none=True, exclude={"provenance", "source", "search"})
