@@ -72,6 +72,11 @@ def columns(table: Table) -> list[Column]:
             lambda row: row.other.mean if row.other is not None else None,
         ),
         Column(
+            "best_epoch", "best test epoch % (as published)", lambda row: text.spread(row.best_epoch),
+            "the network's own output at its best epoch, chosen with the test split in hand; never ranked",
+            lambda row: row.best_epoch.mean if row.best_epoch is not None else None,
+        ),
+        Column(
             "published", "published %", published_text, "what others printed; not measured here, never ranked",
             lambda row: row.published[0].value if row.published else None,
         ),

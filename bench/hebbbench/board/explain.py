@@ -67,6 +67,9 @@ def _standing(subject: Subject) -> list[str]:
         return [f"{shown}. {alignment.asked(protocol)}".replace("`", "").replace("*", "")]
     scored = SCORES[protocol.headline][1]
     lines = [f"Test accuracy of {scored}, %: {text.spread(row.accuracy)}, mean ± standard deviation (seeds)."]
+    if row.best_epoch is not None:
+        best = text.spread(row.best_epoch)
+        lines.append(f"Best test epoch of the network's own output, %: {best}. As papers print it; never ranked.")
     for name, difference in ((BACKPROP, row.gap), (RANDOM, row.over_random)):
         lines += [f"Gap to {name}: {difference_text(difference)}."] if difference is not None else []
     lines += standing(row, table)

@@ -33,6 +33,7 @@ FIELDS = (
     "n", "mean", "sd",
     "gap_to_bp", "gap_to_bp_low", "gap_to_bp_high", "gap_to_random", "gap_to_random_low", "gap_to_random_high",
     "probe", "probe_sd", "end_to_end", "end_to_end_sd", "top5", "top5_sd",
+    "best_epoch", "best_epoch_sd",
     "epochs", "passes", "train_seconds", "probe_seconds", "peak_memory_bytes",
     "locality", "badges", "provenance", "trials", "notes", "folder",
 )  # fmt: skip
@@ -120,6 +121,7 @@ def _row(row: Row, table: Table, span: tuple[int, int] | None, folder: str) -> d
         "probe": _summary(scores[HEADLINES[0]]),
         "end_to_end": _summary(scores[HEADLINES[1]]),
         "top5": _summary(row.top5),
+        "best_epoch": _summary(row.best_epoch),
         "epochs": list(row.epochs),
         "passes": _rounded(row.passes),
         "train_seconds": _rounded(row.median_cost("train_seconds")),
@@ -202,7 +204,7 @@ def _line(protocol: Mapping[str, Any], axes: Axes, row: Mapping[str, Any]) -> di
     }
     for name in ("gap_to_bp", "gap_to_random"):
         found |= {name: read(name, "mean"), f"{name}_low": read(name, "low"), f"{name}_high": read(name, "high")}
-    for name in ("probe", "end_to_end", "top5"):
+    for name in ("probe", "end_to_end", "top5", "best_epoch"):
         found |= {name: read(name, "mean"), f"{name}_sd": read(name, "sd")}
     return {field: found.get(field, read(field)) for field in FIELDS}
 

@@ -33,6 +33,9 @@ COLUMNS = """\
   hundred classes or more, how often the right one is among the five likeliest.
 - **gap to bp**: mean difference to backpropagation at the same seeds, in percentage points [95 %
   confidence interval of that mean, by Student's t, not corrected for the number of rows].
+- **best test epoch (as published)**: of the network's own output, at whichever epoch of training did best on
+  the test split, as papers print it. Chosen with the test split in hand, so never ranked, and no recipe is
+  searched with it.
 - **published**: what the rule's authors or others printed, listed with its source below the table; never
   ranked.
 - **passes**: arithmetic of one training step, counted as it ran, in forward passes of the network.

@@ -11,7 +11,7 @@ from hebbbench.board import text
 from hebbbench.board.rows import Row, Table
 from hebbbench.board.text import NOTHING, percent, plain
 from hebbbench.protocol import Protocol
-from hebbbench.record.schema import DIAGNOSTICS, PUBLISHED_READOUT
+from hebbbench.record.schema import DIAGNOSTICS, PUBLISHED_EPOCH, PUBLISHED_READOUT
 from hebbbench.sections import Published
 
 GINI = f"{DIAGNOSTICS}gini.*"
@@ -20,7 +20,7 @@ PRINTED_GINI = ("Gini coefficient, start", "Gini coefficient, end")
 
 
 def overview(protocol: Protocol, tables: Sequence[Table]) -> list[str]:
-    """The lines: accuracy, and where it was measured the paper's own read-out and the Gini coefficient of updates.
+    """The lines: accuracy, and where they were measured a paper's own scores and the Gini coefficient of updates.
 
     Nothing for a protocol without results, or with another number of axes than one.
     """
@@ -32,7 +32,9 @@ def overview(protocol: Protocol, tables: Sequence[Table]) -> list[str]:
     beside = ", in brackets the published number" if printed else ""
     lines = [f"**Accuracy % by {axis}** (mean ± standard deviation (seeds){beside})", ""]
     lines += _matrix(axis, rules, tables, _accuracy)
-    for heading, cell in ((READOUT, partial(_readout, protocol)), (UPDATES, partial(_gini, protocol))):
+    scores = ((READOUT, PUBLISHED_READOUT), (EPOCH, PUBLISHED_EPOCH))
+    more = [(heading, partial(_as_published, protocol, metric)) for heading, metric in scores]
+    for heading, cell in (*more, (UPDATES, partial(_gini, protocol))):
         if any(cell(row) != NOTHING for table in tables for row in table.rows):
             lines += ["", heading, "", *_matrix(axis, rules, tables, cell)]
     return [*lines, ""]
@@ -41,6 +43,10 @@ def overview(protocol: Protocol, tables: Sequence[Table]) -> list[str]:
 READOUT = (
     "**The paper's own read-out**, best test accuracy over its epochs, % (mean; chosen with the test split in hand, "
     "so never ranked; published number in brackets)"
+)
+EPOCH = (
+    "**The best test epoch** of the network's own output, % (mean; chosen with the test split in hand, so never "
+    "ranked; published number in brackets)"
 )
 UPDATES = (
     "**Gini coefficient of the units' mean step size**, after the first step → at the end (mean; 0: all units move "
@@ -72,9 +78,9 @@ def _accuracy(row: Row) -> str:
     return _beside(text.spread(row.accuracy), row.published)
 
 
-def _readout(protocol: Protocol, row: Row) -> str:
-    """With whatever was printed of it: a paper's own way to score is what this read-out repeats."""
-    values = _metric(row, PUBLISHED_READOUT)
+def _as_published(protocol: Protocol, metric: str, row: Row) -> str:
+    """With whatever was printed of it: a paper's own way to score is what such a metric repeats."""
+    values = _metric(row, metric)
     printed = [entry for entry in _printed(protocol, row) if entry.metric not in PRINTED_GINI]
     return _beside(percent(fmean(values)), printed) if values else NOTHING
 

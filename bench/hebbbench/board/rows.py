@@ -12,7 +12,7 @@ from hebbbench.plan import Axes, KnownRule, Sifted, Sources, axis_points, headli
 from hebbbench.protocol import HEADLINES, Protocol
 from hebbbench.recipe import Recipe, Resolved
 from hebbbench.record.card import Card
-from hebbbench.record.schema import Result
+from hebbbench.record.schema import PUBLISHED_EPOCH, Result
 from hebbbench.sections import Published
 from hebbbench.validation import canonical_json
 
@@ -34,6 +34,7 @@ class Row:
         values: seed → headline accuracy (fraction), of the cells that have one.
         other: the accuracy that is not the headline (end-to-end where the probe is, and the other way round).
         top5: how often the class is among the five likeliest, by the headline's read-out, where there are many classes.
+        best_epoch: the best test epoch of the network's own output, where the protocol has it scored; never ranked.
         gap: paired difference to backprop; None for backprop itself and where no seed is common.
         over_random: paired difference to the untrained network; None for that network itself and as above.
         flaws: why the row is not ranked; empty if it is.
@@ -50,6 +51,7 @@ class Row:
     accuracy: Summary | None
     other: Summary | None
     top5: Summary | None
+    best_epoch: Summary | None
     gap: Difference | None
     over_random: Difference | None
     published: tuple[Published, ...]
@@ -218,6 +220,7 @@ def _row(protocol: Protocol, results: Sequence[Result], values: Mapping[str, ByS
         top5=summarise(
             list(metric_by_seed(results, protocol.headline.replace(".accuracy", ".top5_accuracy")).values())
         ),
+        best_epoch=summarise(list(metric_by_seed(results, PUBLISHED_EPOCH).values())),
         gap=paired(own, values[BACKPROP]) if BACKPROP in values and rule != BACKPROP else None,
         over_random=paired(own, values[RANDOM]) if RANDOM in values and rule != RANDOM else None,
         published=tuple(

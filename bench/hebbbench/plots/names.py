@@ -46,6 +46,7 @@ _QUANTITIES = (
     (rf"end_to_end\.{_SPLIT}\.accuracy", "accuracy of the network", "%"),
     (rf"end_to_end\.{_SPLIT}\.top5_accuracy", "top-5 accuracy of the network", "%"),
     (r"probe\.published_protocol\.test\.max", "best test accuracy of the epochs, read-out", "%"),
+    (r"end_to_end\.published_protocol\.test\.max", "best test accuracy of the epochs, network", "%"),
     (rf"(end_to_end\.)?{_SPLIT}\.loss", "loss", "loss"),
     (r"norm\.(?P<layer>.+)", "norm of the weights", ""),
     (r"alignment\.(?P<layer>.+?)\.sgd", "alignment with gradient descent", "cosine"),
