@@ -65,6 +65,8 @@ def test_what_has_a_result_is_not_missing_and_filters_narrow(lab):
 RANKED = [
     "cifar10-deephebb-bf16",
     "cifar10-fasthebb-bf16",
+    "cifar10-fasthebb-published",
+    "cifar10-deephebb-published",
     "cifar10-deephebb",
     "cifar10-fasthebb",
     "cifar10-resnet depth=20",
