@@ -141,7 +141,7 @@ def test_stopped_anywhere_a_cell_ends_with_the_same_metric(lab):
     assert lab.checkpoints() == []
 
 
-def test_scores_survive_a_stop_and_count_as_progress(lab):
+def test_scores_survive_a_stop_or_a_kill_and_count_as_progress(lab):
     cell = make(lab)
     for _ in range(2):
         with pytest.raises(RunInterrupted) as stop:
@@ -150,6 +150,11 @@ def test_scores_survive_a_stop_and_count_as_progress(lab):
     seen = At(phase="test, epoch by epoch")
     lab.run(cell, seen)
     assert seen.count == EPOCHS - 2
+    with pytest.raises(Killed):
+        lab.run(cell, At(EPOCHS - 1, die, "test, epoch by epoch"), every=0.0)
+    again = At(phase="test, epoch by epoch")
+    lab.run(cell, again)
+    assert again.count == 2
 
 
 def test_without_its_epochs_a_resumed_cell_says_so_and_gives_no_number(lab):
@@ -169,14 +174,18 @@ def test_without_its_epochs_a_resumed_cell_says_so_and_gives_no_number(lab):
     assert lab.checkpoints() == []
 
 
-def test_a_damaged_epoch_gives_no_number(lab):
+def test_a_damaged_epoch_gives_no_number_and_the_trained_network_stays(lab, monkeypatch):
     cell = make(lab)
     with pytest.raises(RunInterrupted):
         lab.run(cell, At(11, ctrl_c, "training"))
     (folder,) = (path for path in lab.checkpoints() if path.is_dir())
-    content = (folder / "1.pt").read_bytes()
-    (folder / "1.pt").write_bytes(content[:-9] + bytes([content[-9] ^ 0xFF]) + content[-8:])
-    assert lab.run(cell).metrics[PUBLISHED_EPOCH].value is None
+    content = (folder / "2.pt").read_bytes()
+    (folder / "2.pt").write_bytes(content[:-9] + bytes([content[-9] ^ 0xFF]) + content[-8:])
+    spy = Spy(monkeypatch)
+    result = lab.run(cell)
+    assert "epoch 2" in result.metrics[PUBLISHED_EPOCH].reason
+    assert spy.learner is not None
+    assert spy.learner.digest() == spy.digests[-1] == result.weights
 
 
 def test_a_cell_that_begins_anew_takes_none_of_the_epochs_before(lab):
