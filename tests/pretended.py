@@ -187,6 +187,8 @@ class Tape:
     one on which tensors that the call made may be written anew at any time.
     """
 
+    failed = False
+
     def __init__(self, device: torch.device | None = None) -> None:
         self.made = 0
 
@@ -226,6 +228,7 @@ def pretended_cuda(replays: bool = False) -> Iterator[torch.device]:
             "torch.Generator": _Made,
             "torch.autocast": _autocast,
             "hebbbench.training.loop.CudaRecorder": Tape,
+            "hebbbench.training.probe.CudaRecorder": Tape,
             "torch.cuda.synchronize": lambda device=None: None,
             "torch.cuda.max_memory_allocated": lambda device=None: 0,
             "torch.cuda.reset_peak_memory_stats": lambda device=None: None,

@@ -11,7 +11,8 @@ from hebbbench.progress import Silent
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
-from hebbbench.training.replay import CudaRecorder, Replay, can_replay
+from hebbbench.training.recording import CudaRecorder
+from hebbbench.training.replay import Replay, can_replay
 from hebbbench.training.run import Settings, run_cell
 from test_devices import cell_of
 from test_waiting import WAITING

@@ -15,7 +15,8 @@ from hebbbench.training import probing
 from hebbbench.training.features import STATISTICS_BATCH, estimate_statistics, extract, statistics_kept
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import batch_norms
-from hebbbench.training.probe import Labelled, LinearProbe, drop, fit, hits, standardise
+from hebbbench.training.probe import Labelled, LinearProbe, draws, drop, fit, hits, standardise
+from pretended import pretended_cuda
 
 CPU = torch.device("cpu")
 
@@ -26,6 +27,10 @@ def spec(**changes) -> Probe:
 
 def source(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def dropped_out(x: torch.Tensor, probability: float, generator: torch.Generator) -> torch.Tensor:
+    return drop(x, probability, draws(x, probability, generator))
 
 
 def trained(data: Labelled, classes: int, seed: int = 0, **changes) -> LinearProbe:
@@ -108,6 +113,23 @@ def test_a_probe_taken_up_again_goes_on_with_the_same_bits(blobs):
     assert [epoch for epoch, _ in parts.curve] == list(range(1, 11))
 
 
+@pytest.mark.parametrize("changes", [{}, {"dropout": 0.5, "halve_at": [0.3, 0.6], "weight_decay": 1e-3}])
+def test_steps_replayed_on_a_gpu_leave_the_same_in_pieces_too(blobs, changes):
+    eager = trained(blobs, 4, **changes)
+    with pretended_cuda() as device:
+        there = Labelled(blobs.features.to(device), blobs.labels.to(device))
+        probe = LinearProbe(eager.spec, 6, 4, 0, device)
+        for _ in range(eager.spec.epochs):
+            probe.train_epoch(there)
+            assert probe._replayed.recording is not None
+            saved, probe = probe.state_dict(), LinearProbe(eager.spec, 6, 4, 0, device)
+            probe.load_state_dict(saved)
+        torch.testing.assert_close(probe.linear.weight.cpu(), eager.linear.weight, rtol=1e-4, atol=1e-5)
+    back = LinearProbe(eager.spec, 6, 4, 0, CPU)
+    back.load_state_dict(saved)
+    back.train_epoch(blobs)
+
+
 def test_the_rate_is_halved_after_each_given_fraction_of_the_epochs():
     probe = LinearProbe(spec(epochs=10, lr=0.8, halve_at=[0.2, 0.5, 0.9]), 2, 2, 0, CPU)
     found = []
@@ -139,7 +161,7 @@ def test_every_epoch_trains_at_its_own_rate(blobs):
 
 @pytest.mark.parametrize("probability", [0.1, 0.25, 0.5, 0.9])
 def test_dropout_drops_that_fraction_and_keeps_the_mean(probability):
-    x = drop(torch.ones(400, 1000), probability, source())
+    x = dropped_out(torch.ones(400, 1000), probability, source())
     share = (x == 0).double().mean().item()
     rounded = round(probability * 256) / 256
     assert abs(rounded - probability) <= 1 / 512
@@ -150,7 +172,7 @@ def test_dropout_drops_that_fraction_and_keeps_the_mean(probability):
 
 def test_half_is_exact_so_what_is_kept_is_doubled():
     x = torch.randn(50, 33, generator=source(1))
-    dropped = drop(x.clone(), 0.5, source())
+    dropped = dropped_out(x.clone(), 0.5, source())
     kept = dropped != 0
     assert torch.equal(dropped[kept], 2 * x[kept])
     # Of a byte's 256 values exactly half lie below the threshold.
@@ -159,27 +181,27 @@ def test_half_is_exact_so_what_is_kept_is_doubled():
 
 def test_dropout_repeats_with_its_generator_and_differs_between_draws():
     state = source()
-    first, second = (drop(torch.ones(10, 30), 0.5, state) for _ in range(2))
-    assert torch.equal(first, drop(torch.ones(10, 30), 0.5, source()))
+    first, second = (dropped_out(torch.ones(10, 30), 0.5, state) for _ in range(2))
+    assert torch.equal(first, dropped_out(torch.ones(10, 30), 0.5, source()))
     assert not torch.equal(first, second)
 
 
 def test_dropout_draws_entries_independently():
-    kept = (drop(torch.ones(4000, 16), 0.5, source()) != 0).double()
+    kept = (dropped_out(torch.ones(4000, 16), 0.5, source()) != 0).double()
     correlations = torch.corrcoef(kept.T) - torch.eye(16)
     assert correlations.abs().max() < 5 / 4000**0.5
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (8, 1), (7, 9)])
 def test_dropout_fits_any_number_of_entries(shape):
-    assert set(drop(torch.ones(shape), 0.5, source()).unique().tolist()) <= {0.0, 2.0}
+    assert set(dropped_out(torch.ones(shape), 0.5, source()).unique().tolist()) <= {0.0, 2.0}
 
 
 def test_no_dropout_draws_nothing():
     state = source()
     before = state.get_state()
     x = torch.randn(3, 3, generator=source(1))
-    assert torch.equal(drop(x.clone(), 0.0, state), x)
+    assert torch.equal(dropped_out(x.clone(), 0.0, state), x)
     assert torch.equal(state.get_state(), before)
 
 

@@ -18,7 +18,8 @@ from hebbbench import Rule, registry
 from hebbbench.plasticity.terms import hebb
 from hebbbench.progress import Silent
 from hebbbench.training.learner import Learner
-from hebbbench.training.replay import WARM_UP, CudaRecorder, Replay, Unproved, can_replay
+from hebbbench.training.recording import WARM_UP, CudaRecorder, Unproved
+from hebbbench.training.replay import Replay, can_replay
 from hebbbench.training.run import Settings, run_cell
 from pretended import Tape, pretended_cuda
 from test_devices import cell_of
@@ -171,7 +172,8 @@ class Frozen(Tape):
 
     def record(self, call: Callable[[], None]) -> Callable[[], None]:
         inner = super().record(call)
-        buffer = getattr(self.replay(), self.what)
+        replay = self.replay()
+        buffer = replay.rates.factor if self.what == "factor" else getattr(replay, self.what)
         kept = buffer.clone()
 
         def run() -> None:

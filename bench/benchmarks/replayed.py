@@ -14,7 +14,8 @@ from hebbbench import registry
 from hebbbench.cell import cells
 from hebbbench.data.spec import dataset_spec
 from hebbbench.training.learner import Learner
-from hebbbench.training.replay import CudaRecorder, Replay
+from hebbbench.training.recording import CudaRecorder
+from hebbbench.training.replay import Replay
 
 STEPS = 20
 

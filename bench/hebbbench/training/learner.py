@@ -197,18 +197,16 @@ class Learner:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.specs[0].clip)
         return loss
 
-    def move(self, only: int | None = None, factor: Tensor | None = None) -> None:
+    def move(self, only: int | None = None) -> None:
         """Step along the updates in `grad` at the optimizers' rates, and lay the rules' constraints on what comes.
 
         Args:
             only: as in `step`.
-            factor: a scalar on the device, of the step that optimizers take; 1 if None.
         """
         for optimizer, spec in zip(self.optimizers, self.specs, strict=False):
             optimise.penalise(optimizer, spec.l1)
         for optimizer in self.optimizers:
-            with optimise.shortened(optimizer, factor):
-                optimizer.step()
+            optimizer.step()
         self.plasticity.constrain(only)
 
     def _train_mode(self, only: int | None) -> None:

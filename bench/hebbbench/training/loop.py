@@ -20,7 +20,8 @@ from hebbbench.sections import Training
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import Learner
-from hebbbench.training.replay import CudaRecorder, Replay, can_replay
+from hebbbench.training.recording import CudaRecorder
+from hebbbench.training.replay import Replay, can_replay
 
 CHECK_EVERY = 50
 """Steps between two looks at the weights; each look waits for the device once."""

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from hebbbench.errors import ProtocolError
 from hebbbench.sections import Optimizer
@@ -31,12 +30,18 @@ def rates(spec: Optimizer, layers: list[str]) -> list[float]:
 
 
 def build(spec: Optimizer, parameters: list[nn.Parameter], lrs: list[float]) -> torch.optim.Optimizer:
-    """The optimizer of `parameters`, each with its own rate; the rate is kept as `base` for annealing."""
-    groups: list[dict[str, Any]] = [
-        {"params": [parameter], "lr": lr, "base": lr} for parameter, lr in zip(parameters, lrs, strict=True)
-    ]
+    """The optimizer of `parameters`, each with its own rate; the rate is kept as `base` for annealing.
+
+    Those of one rate are a group, and on a GPU a group's plain descent is one pass over its numbers.
+    """
+    alike: dict[float, list[nn.Parameter]] = {}
+    for parameter, lr in zip(parameters, lrs, strict=True):
+        alike.setdefault(lr, []).append(parameter)
+    groups: list[dict[str, Any]] = [{"params": some, "lr": lr, "base": lr} for lr, some in alike.items()]
     if spec.name == "sgd":
-        return torch.optim.SGD(groups, momentum=spec.momentum, nesterov=spec.nesterov, weight_decay=spec.weight_decay)
+        fused = any(parameter.is_cuda for parameter in parameters) or None
+        settings = {"momentum": spec.momentum, "nesterov": spec.nesterov, "weight_decay": spec.weight_decay}
+        return torch.optim.SGD(groups, fused=fused, **settings)  # type: ignore[arg-type]
     if spec.name == "adam":
         return torch.optim.Adam(groups, weight_decay=spec.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=spec.weight_decay)
@@ -70,24 +75,47 @@ def penalise(optimizer: torch.optim.Optimizer, l1: float) -> None:
                 parameter.grad.add_(parameter.detach().sign(), alpha=l1)
 
 
-@contextmanager
-def shortened(optimizer: torch.optim.Optimizer, factor: Tensor | None) -> Iterator[None]:
-    """Within this context an optimizer steps; behind it, its parameters have come `factor` of the way.
-
-    Every optimizer's step is proportional to its rate, so this is the step at `factor` times the rate.
+class DeviceRates:
+    """The rates of optimizers as numbers on their device, where a recorded step reads them; Adam counts there, too.
 
     Args:
-        factor: a scalar where the parameters are; None changes nothing.
+        optimizers: of one learner. They go back to rates and counters of the host's with `give_back`.
+        device: of their parameters.
     """
-    if factor is None:
-        yield
-        return
-    moving = [p for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    start = [parameter.detach().clone() for parameter in moving]
-    yield
-    with torch.no_grad():
-        for parameter, before in zip(moving, start, strict=True):
-            parameter.copy_(before.lerp(parameter, factor))
+
+    def __init__(self, optimizers: list[torch.optim.Optimizer], device: torch.device) -> None:
+        self._groups = [group for optimizer in optimizers for group in optimizer.param_groups]
+        self._fused = [group.get("fused") for group in self._groups]
+        self.factor = torch.ones((), device=device)
+        for group in self._groups:
+            group["lr"] = torch.full((), group["base"], device=device)
+            if "capturable" not in group:
+                group["fused"] = True  # of torch's ways to descend plainly the one that reads a rate on the device
+        if device.type == "cuda":
+            for optimizer in optimizers:
+                _count_on_device(optimizer)
+
+    def set(self) -> None:
+        """Every rate to `factor` of its base; can be recorded."""
+        for group in self._groups:
+            torch.mul(self.factor, group["base"], out=group["lr"])
+
+    def give_back(self) -> None:
+        """Rates are numbers of the host's again."""
+        for group, fused in zip(self._groups, self._fused, strict=True):
+            group["lr"], group["fused"] = group["base"], fused
+
+
+def _count_on_device(optimizer: torch.optim.Optimizer) -> None:
+    """Have an optimizer that counts its steps do so where a recording can (Adam; plain descent counts nothing)."""
+    for group in optimizer.param_groups:
+        if "capturable" in group:
+            group["capturable"] = True
+            for parameter in group["params"]:
+                state = optimizer.state.get(parameter, {})
+                if "step" in state:
+                    state["step"] = state["step"].to(parameter.device)
+    optimizer._warned_capturable_if_run_uncaptured = True  # a smaller last batch does
 
 
 def anneal(optimizers: list[torch.optim.Optimizer], law: str, done: float) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-FORMAT = 2
+FORMAT = 3
 """Of what is saved; a file of another format is not read."""
 
 
