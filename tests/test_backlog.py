@@ -69,6 +69,8 @@ RANKED = [
     "cifar10-deephebb-published",
     "cifar10-deephebb",
     "cifar10-fasthebb",
+    "cifar10-resnet-bf16 depth=20",
+    "cifar10-vgg-bf16 depth=16",
     "cifar10-resnet depth=20",
     "cifar10-vgg depth=16",
 ]

@@ -8,9 +8,11 @@ from torch import Tensor
 
 from hebbbench import registry
 from hebbbench.progress import Silent
+from hebbbench.sections import Probe
 from hebbbench.training.device import prepare_torch
 from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
+from hebbbench.training.probe import Labelled, LinearProbe
 from hebbbench.training.recording import CudaRecorder
 from hebbbench.training.replay import Replay, can_replay
 from hebbbench.training.run import Settings, run_cell
@@ -111,3 +113,19 @@ def test_small_networks_train_together_as_they_do_on_the_cpu(tmp_path):
         (result,) = run_cells([cell], tmp_path / device, settings, Silent())
         found.append(result.metrics["alignment.fc2"].value)
     assert found[1] == pytest.approx(found[0], abs=1e-3)
+
+
+def test_the_probes_steps_are_replayed_and_leave_the_same(monkeypatch):
+    source = torch.Generator().manual_seed(0)
+    data = Labelled(torch.randn(300, 40, generator=source).to(GPU), (torch.arange(300) % 10).to(GPU))
+    spec = Probe(epochs=4, batch_size=64, lr=0.01, dropout=0.5, halve_at=[0.5], statistics_samples=0)
+    replayed, eager = (LinearProbe(spec, 40, 10, 0, GPU) for _ in range(2))
+    for _ in range(spec.epochs):
+        replayed.train_epoch(data)
+    assert replayed._replayed is not None
+    assert replayed._replayed.recording is not None
+    monkeypatch.setattr(CudaRecorder, "failed", True)
+    for _ in range(spec.epochs):
+        eager.train_epoch(data)
+    assert eager._replayed is None
+    torch.testing.assert_close(replayed.linear.weight, eager.linear.weight, rtol=1e-4, atol=1e-6)
