@@ -100,7 +100,7 @@ def main() -> int:
             times = take_turns(cases, arguments.rounds, wait)
             rows = {
                 name: {
-                    "ms": round(1000 * statistics.median(times[name]), 2),
+                    "ms": round(1000 * statistics.median(times[name]) / steps.at_once(device), 3),
                     "to_bp": round(ratio(times, name, "bp"), 3),
                     "forward_passes": round(work[name], 2),
                 }
@@ -162,7 +162,7 @@ def step_table(network: str, precision: str, rows: dict[str, dict[str, float]]) 
     for name, row in rows.items():
         promised = row["forward_passes"] / rows["bp"]["forward_passes"]
         goal = f"{steps.GOALS[name]:7.2f}" if name in steps.GOALS else ""
-        lines.append(f"  {name:14}{row['ms']:9.1f}{row['to_bp']:8.2f}{promised:10.2f}{goal}")
+        lines.append(f"  {name:14}{row['ms']:9.2f}{row['to_bp']:8.2f}{promised:10.2f}{goal}")
     return "\n".join(lines)
 
 

@@ -24,6 +24,8 @@ pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a G
 GPU = torch.device("cuda")
 CPU = torch.device("cpu")
 PROTOCOLS = ["digits-mlp", "digits-deephebb"]
+CLOSE = {"pc": 2e-2}
+"""Rules whose float32 differs by more from float64 on the CPU itself: activity that settles in convolutions."""
 DRAWS_THERE = {"brsf"}
 """Rules whose draws in a step are made on the device, so the CPU's are others."""
 SIGNED = {"sign", "sign_fa", "ghl", "ghl_fa", "ghl_shuffled", "ghl_matched", "ghl_reward"}
@@ -58,7 +60,7 @@ def test_a_rules_update_is_that_of_the_cpu(rule, protocol):
         learner.find_update(*batch(learner))
         updates.append([weight.grad.cpu() for weight in learner.plasticity.weights() if weight.grad is not None])
     for here, there in zip(*updates, strict=True):
-        far = (here - there).abs() > 1e-3 * here.abs().max() + 1e-7
+        far = (here - there).abs() > CLOSE.get(rule, 1e-3) * here.abs().max() + 1e-7
         assert far.float().mean() <= (0.01 if rule in SIGNED else 0.0)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +15,8 @@ from hebbbench.cell import cells
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import build_model
+from hebbbench.training.recording import CudaRecorder
+from hebbbench.training.replay import Replay, can_replay
 from hebbbench.training.work import count
 
 SHAPE = (32, 32, 3)
@@ -31,10 +34,16 @@ def learner(network: str, rule: str, precision: str, device: torch.device) -> Le
     return Learner(cell, SHAPE, 10, device)
 
 
+def at_once(device: torch.device) -> int:
+    """How many steps a case takes: on a GPU many, because waiting for one takes longer than it."""
+    return 20 if device.type == "cuda" else 1
+
+
 def cases(network: str, precision: str, x: Tensor, labels: Tensor) -> tuple[dict[str, Case], dict[str, float]]:
     """The steps of one comparison, and each one's work in forward passes, counted.
 
-    `bp again` is the control: its distance from 1 is the noise. `plain PyTorch` is backprop as anybody would write it.
+    As in a run, on a GPU a rule's steps are replayed if they can be. `bp again` is the control: its distance from 1 is
+    the noise. `plain PyTorch` is backprop as anybody would write it, one operation at a time.
     """
     device = x.device
     found: dict[str, Case] = {}
@@ -43,12 +52,20 @@ def cases(network: str, precision: str, x: Tensor, labels: Tensor) -> tuple[dict
         own = learner(network, name.split()[0], precision, device)
         done = count(own, x, labels)
         work[name] = done.step / done.forward
-        numbers = iter(range(1, 10**9))
-        found[name] = lambda own=own, numbers=numbers: own.step(x, labels, next(numbers), 0.0)
+        step = Replay(own, CudaRecorder(device), print).step if can_replay(own) else own.step
+        found[name] = _repeated(partial(_next_step, step, iter(range(1, 10**9)), x, labels), at_once(device))
     plain = plain_step(network, precision, device)
-    found["plain PyTorch"] = lambda: plain(x, labels)
+    found["plain PyTorch"] = _repeated(lambda: plain(x, labels), at_once(device))
     work["plain PyTorch"] = work["bp"]
     return found, work
+
+
+def _next_step(step: Callable[..., object], numbers: Iterator[int], x: Tensor, labels: Tensor) -> None:
+    step(x, labels, next(numbers), 0.0)
+
+
+def _repeated(step: Callable[[], object], times: int) -> Case:
+    return lambda: [step() for _ in range(times)]
 
 
 def plain_step(network: str, precision: str, device: torch.device) -> Callable[[Tensor, Tensor], None]:

@@ -96,7 +96,7 @@ class LinearProbe:
 
     def _replay(self, train: Labelled) -> _Replay | None:
         """What replays steps on these features; None where they are not on a GPU, or it was not proved the same."""
-        if self.device.type != "cuda" or train.features.device != self.device or CudaRecorder.failed:
+        if self.device.type != "cuda" or train.features.device.type != "cuda" or CudaRecorder.failed:
             return None
         if self._replayed is None or self._replayed.train is not train:
             self._replayed = _Replay(self, train)

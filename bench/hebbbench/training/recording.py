@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,7 +68,9 @@ class CudaRecorder:
 def _waiting_is_an_error() -> Iterator[None]:
     """Within this context whatever makes the host wait for the device raises RuntimeError."""
     before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch says once that it does not find everything that waits
+        torch.cuda.set_sync_debug_mode("error")
     try:
         yield
     finally:
