@@ -47,7 +47,7 @@ class RandomNN(Rule):
         }
 
     def delta(self, weight: Tensor, input: Tensor, state: dict[str, Tensor]) -> Tensor:
-        features = torch.arange(input.shape[1], device=input.device) % self.inputs
+        features = torch.arange(input.shape[1]).to(input.device) % self.inputs
         hidden = torch.tanh(input @ state["first"][features] / math.sqrt(len(features)))
         hidden = torch.tanh(torch.tanh(hidden @ state["second"]) @ state["third"])
         signals = (hidden @ state["last"]).mean(0)

@@ -26,6 +26,8 @@ CPU = torch.device("cpu")
 PROTOCOLS = ["digits-mlp", "digits-deephebb"]
 CLOSE = {"pc": 2e-2}
 """Rules whose float32 differs by more from float64 on the CPU itself: activity that settles in convolutions."""
+COPIES = {"random_nn"}
+"""Rules that copy numbers from the host in a step, which a recording cannot."""
 DRAWS_THERE = {"brsf"}
 """Rules whose draws in a step are made on the device, so the CPU's are others."""
 SIGNED = {"sign", "sign_fa", "ghl", "ghl_fa", "ghl_shuffled", "ghl_matched", "ghl_reward"}
@@ -77,7 +79,7 @@ def test_steps_are_replayed_as_graphs_and_leave_the_same(rule, protocol):
         part = slice(0, 32 if number % 3 < 2 else 5)
         eager.step(x[part], labels[part], number, number / 6)
         replay.step(x[part], labels[part], number, number / 6)
-    assert not said or rule in WAITING, said
+    assert not said or rule in WAITING or rule in COPIES, said
     assert not CudaRecorder.failed
     for mine, other in zip(learner.model.parameters(), eager.model.parameters(), strict=True):
         far = (mine - other).abs() > 1e-4 * other.abs().max() + 1e-6
