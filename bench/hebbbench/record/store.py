@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,12 @@ from hebbbench.sections import AxisValue
 from hebbbench.validation import validate
 
 
+CANONICAL: dict[str, Any] = {"sort_keys": True, "ensure_ascii": False, "allow_nan": False}
+
+BREAK = re.compile(r"\n *")
+"""The end of a line and the indentation of the next; no string holds one unescaped."""
+
+
 def result_path(root: Path, protocol: str, rule: str, axes: dict[str, AxisValue], seed: int) -> Path:
     """Where a cell's result lies: root/PROTOCOL/RULE/[axis=value,…/]seed-N.json."""
     folder = root / protocol / rule
@@ -26,8 +33,13 @@ def result_path(root: Path, protocol: str, rule: str, axes: dict[str, AxisValue]
 
 def to_text(result: Result) -> str:
     """The canonical text: sorted keys, two spaces, one trailing newline, no NaN."""
-    plain = result.model_dump(mode="json")
-    return json.dumps(plain, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    return json.dumps(result.model_dump(mode="json"), indent=2, **CANONICAL) + "\n"
+
+
+def _is_text_of(text: str, result: Result) -> bool:
+    """Whether a file's text is the canonical one; where its lines break, which takes long to write, is not looked at."""
+    plain = json.dumps(result.model_dump(mode="json"), separators=(",", ": "), **CANONICAL)
+    return BREAK.sub("", text) == plain
 
 
 def check_writable(root: Path) -> None:
@@ -88,16 +100,19 @@ def load(path: Path) -> Result:
     Raises:
         ResultError: the file cannot be read, is not JSON, or does not fit the schema.
     """
-    return parse(_read(path), path)
+    return _load(path)[1]
 
 
-def _read(path: Path) -> Any:
+def _load(path: Path) -> tuple[str, Result]:
+    """The text of a file, and its result."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+        text = path.read_text(encoding="utf-8")
+        plain = json.loads(text, parse_constant=_refuse)
     except OSError as error:
         raise ResultError(f"{path} cannot be read: {error.strerror}.") from error
-    except (ValueError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise ResultError(f"{path} is not valid JSON: {error}. Delete it and run the cell again.") from error
+    return text, parse(plain, path)
 
 
 def _refuse(text: str) -> float:
@@ -127,14 +142,14 @@ def scan(root: Path) -> Iterator[Stored]:
     """Every JSON file under `root`, in path order. A file that is no result, or lies in the wrong place, says why."""
     for path in sorted(root.rglob("*.json")):
         try:
-            result = load(path)
+            text, result = _load(path)
         except ResultError as error:
             yield Stored(path, None, str(error))
             continue
         expected = result_path(root, result.protocol.name, result.rule.name, result.axes, result.seed)
         if path != expected:
             yield Stored(path, None, f"{path} holds the cell that belongs at {expected}.")
-        elif path.read_text(encoding="utf-8") != to_text(result):
+        elif not _is_text_of(text, result):
             yield Stored(path, None, f"{path} is not in canonical form; it was edited by hand.")
         else:
             yield Stored(path, result, None)
