@@ -2,7 +2,7 @@
 
     python bench/speed.py [--device cpu] [--threads 2] [--rounds 5] [--batch 64] [--json speed.json]
 
-Prints the machine's own matrix rates; the seconds to the first result of the quick start; the step of each rule as a
+Prints the machine's own rates of products, convolutions and copies; the seconds to the first result of the quick start; the step of each rule as a
 ratio to `bp` on DeepHebb and FastHebb, in float32 and with products in bfloat16, beside the work counted in forward
 passes and what that promises; the memory that steps take above what stands there before; backprop against a plain
 PyTorch loop of the same network; the probe on cached features against one that runs the body; the input pipeline
@@ -34,7 +34,7 @@ import torch
 
 from benchmarks import input as pipeline
 from benchmarks import memory, read_out, replayed, steps, together
-from benchmarks.timing import idle_share, matrix_rate, ratio, take_turns
+from benchmarks.timing import convolution_rate, copy_rate, idle_share, matrix_rate, ratio, take_turns
 from hebbbench.training.device import prepare_torch
 
 IDLE = 0.9
@@ -86,6 +86,10 @@ def main() -> int:
         "batch": arguments.batch,
         "idle_share": round(share, 3),
         "matrix_gflops": {name: round(matrix_rate(device, dtype, wait), 1) for name, dtype in PRECISIONS.items()},
+        "convolution_gflops": {
+            name: round(convolution_rate(device, dtype, wait, arguments.batch), 1) for name, dtype in PRECISIONS.items()
+        },
+        "copy_gigabytes": round(copy_rate(device, wait), 1),
         "quick_start_seconds": round(quick_start(), 1),
         "help_seconds": round(help_page(), 2),
         "ghl_relative_error": steps.ghl_error(device),
@@ -145,9 +149,14 @@ def keep(report: dict[str, Any], path: Path | None) -> None:
 
 def head(report: dict[str, Any]) -> str:
     """What machine it is, and the quick start."""
-    rates = ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in report["matrix_gflops"].items())
+    rates = [
+        f"{kind} "
+        + ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in report[f"{kind.split()[0]}_gflops"].items())
+        for kind in ("matrix product", "convolution")
+    ]
     return (
-        f"{report['device']}, {report['threads']} threads, torch {report['torch']}; matrix product {rates}\n"
+        f"{report['device']}, {report['threads']} threads, torch {report['torch']}\n"
+        f"{'; '.join(rates)}; copy {report['copy_gigabytes']:.0f} GB/s\n"
         f"quick start: {report['quick_start_seconds']:.1f} s from command to result; "
         f"--help: {report['help_seconds']:.2f} s (goal 0.3)\n"
         f"GHL's Hebbian term agrees with explicit patches to {report['ghl_relative_error']:.0e}"

@@ -1,7 +1,7 @@
 """Small networks trained together against a plain PyTorch loop over them: 32-128-128-32, tanh, SGD with momentum.
 
 As in a run, chunks of ten train side by side, one on each thread; the loop has all threads for each of its steps. On a
-GPU it is one chunk of ten.
+GPU it is one chunk of a hundred.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from hebbbench.training.beside import side_by_side
 from hebbbench.training.ensemble import Ensemble
 from hebbbench.training.interrupt import StopRequest
 from hebbbench.training.learner import Learner
-from hebbbench.training.together import CHUNK
+from hebbbench.training.together import chunk_size
 
 BATCHES = (256, 32, 8)
 GOALS = {256: 1.8, 32: 4.5, 8: 10.0}
@@ -35,13 +35,13 @@ def speed_ups(rounds: int, threads: int, device: torch.device, wait: Callable[[]
     """Batch size → seconds of a network's step in the loop over that in an ensemble; the median over rounds."""
     found, before = {}, torch.get_num_threads()
     torch.set_num_threads(threads)
-    lanes = threads if device.type == "cpu" else 1
+    lanes, size = threads if device.type == "cpu" else 1, chunk_size(device)
     for batch in BATCHES:
-        x, y = (torch.randn(CHUNK, batch, SIZE, device=device) for _ in range(2))
+        x, y = (torch.randn(size, batch, SIZE, device=device) for _ in range(2))
         cases: dict[str, Case] = {"loop": loop(x[0].clone(), y[0].clone()), "together": together(x, y, lanes)}
         times = take_turns(cases, rounds, wait)
         ratios = (a / b for a, b in zip(times["loop"], times["together"], strict=True))
-        found[batch] = lanes * CHUNK * statistics.median(ratios)
+        found[batch] = lanes * size * statistics.median(ratios)
     torch.set_num_threads(before)
     return found
 
@@ -65,11 +65,11 @@ def together(x: Tensor, y: Tensor, lanes: int) -> Callable[[], None]:
     """As many steps of as many ensembles side by side."""
     recipe = Recipe.model_validate({"provenance": "default", "optimizer": {"lr": 0.01, "momentum": 0.9}})
     protocol = registry.protocol("sre-mlp")
-    planned = cells(protocol, ["bp"], list(range(CHUNK)), {"optimizer": "sgd", "decay": 0.0}, recipe)
+    (cell,) = cells(protocol, ["bp"], [0], {"optimizer": "sgd", "decay": 0.0}, recipe)
 
     def ensemble() -> Ensemble:
-        learners = [Learner(cell, (1, 1, SIZE), SIZE, x.device) for cell in planned]
-        return Ensemble(learners, [cell.recipe.training for cell in planned])
+        learners = [Learner(cell, (1, 1, SIZE), SIZE, x.device) for _ in x]
+        return Ensemble(learners, [cell.recipe.training] * len(learners))
 
     ensembles = [ensemble() for _ in range(lanes)]
 

@@ -39,7 +39,7 @@ def side_by_side(pieces: Iterator[Callable[[StopRequest], T]], lanes: int, stop:
     taken = given = 0
     failure: BaseException | None = None
     torch.set_num_threads(share)
-    pool = ThreadPoolExecutor(lanes, initializer=torch.set_num_threads, initargs=(share,))
+    pool = ThreadPoolExecutor(lanes, initializer=_begin, initargs=(share,))
     try:
         while True:
             while failure is None and len(running) < lanes:
@@ -72,6 +72,13 @@ def side_by_side(pieces: Iterator[Callable[[StopRequest], T]], lanes: int, stop:
         _stop(running)
         pool.shutdown()
         torch.set_num_threads(threads)
+
+
+def _begin(threads: int) -> None:
+    """What a thread does first: take its share of the cores, and a GPU's context, which a new thread has not."""
+    torch.set_num_threads(threads)
+    if torch.cuda.is_initialized():
+        torch.cuda.set_device(torch.cuda.current_device())
 
 
 def _stop(running: dict[Future[T], tuple[int, StopRequest]]) -> None:
