@@ -2,11 +2,12 @@
 
     python bench/speed.py [--device cpu] [--threads 2] [--rounds 5] [--batch 64] [--json speed.json]
 
-Prints the machine's own rates of products, convolutions and copies; the seconds to the first result of the quick start; the step of each rule as a
-ratio to `bp` on DeepHebb and FastHebb, in float32 and with products in bfloat16, beside the work counted in forward
-passes and what that promises; the memory that steps take above what stands there before; backprop against a plain
-PyTorch loop of the same network; the probe on cached features against one that runs the body; the input pipeline
-against a DataLoader; image files decoded on one core; and small networks trained together against a loop over them.
+Prints the machine's own rates of products, convolutions and copies; the seconds to the first result of the quick
+start; the step of each rule as a ratio to `bp` on DeepHebb and FastHebb, in float32 and with products in bfloat16,
+beside the work counted in forward passes and what that promises; the memory that steps take above what stands there
+before; backprop against a plain PyTorch loop of the same network; the probe on cached features against one that runs
+the body; the input pipeline against a DataLoader; image files decoded on one core; and small networks trained together
+against a loop over them.
 The cases of a comparison take turns within each round, the order turned round in every other one; a ratio is the
 median over rounds. `bp again` is the control: its distance from 1 is the noise. The script refuses to report when
 other processes hold the cores.

@@ -16,7 +16,6 @@ from hebbbench.record.schema import Result
 from hebbbench.sections import AxisValue
 from hebbbench.validation import validate
 
-
 CANONICAL: dict[str, Any] = {"sort_keys": True, "ensure_ascii": False, "allow_nan": False}
 
 BREAK = re.compile(r"\n *")
@@ -37,7 +36,7 @@ def to_text(result: Result) -> str:
 
 
 def _is_text_of(text: str, result: Result) -> bool:
-    """Whether a file's text is the canonical one; where its lines break, which takes long to write, is not looked at."""
+    """Whether a file's text is the canonical one. Where its lines break is not looked at: writing it so takes long."""
     plain = json.dumps(result.model_dump(mode="json"), separators=(",", ": "), **CANONICAL)
     return BREAK.sub("", text) == plain
 
