@@ -28,6 +28,17 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         ["digits-mlp"],
         {"kind": "accuracy"},
     ),
+    "cifar10-deephebb-ranking": (
+        "The full network of SoftHebb's and GHL's papers after half an hour of a GPU; hollow: what they print.",
+        ["cifar10-deephebb-bf16"],
+        {"kind": "accuracy", "published": True},
+    ),
+    "cifar10-fasthebb-learning": (
+        "GHL's rate and decay are large, and its accuracy on validation comes as the rate falls; backprop's and "
+        "sign-only's stand still from a third of the epochs on.",
+        ["cifar10-fasthebb-bf16"],
+        {"kind": "curve", "curve": "end_to_end.validation.accuracy"},
+    ),
     "cifar10-small-readout": (
         "How fast the read-out learns on each rule's frozen features, cifar10-small; its rate is halved on the way.",
         ["cifar10-small"],

@@ -16,14 +16,15 @@ such parts are subnormal numbers, with which some processors compute many times 
 
 @rowwise
 def soft_wta(post: Tensor, temperature: float) -> Tensor:
-    """Soft winner-take-all: softmax(u / τ) over units, (B, out), with 0 for what is at most `NOTHING`.
+    """Soft winner-take-all: softmax(u / τ) over units, (B, out), on a CPU with 0 for what is at most `NOTHING`.
 
     Args:
         post: potentials u, (B, out).
         temperature: τ; smaller is harder. The SoftHebb code's `t_invert` is 1/τ.
     """
     y = (post / temperature if temperature != 1 else post).softmax(dim=1)
-    return F.threshold(y, NOTHING, 0.0, inplace=not y.requires_grad)
+    # A GPU multiplies subnormal numbers as fast as others, and would read and write all of y for it.
+    return y if y.is_cuda else F.threshold(y, NOTHING, 0.0, inplace=not y.requires_grad)
 
 
 @rowwise

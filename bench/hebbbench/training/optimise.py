@@ -50,12 +50,13 @@ def build(spec: Optimizer, parameters: list[nn.Parameter], lrs: list[float]) -> 
 def take_back(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
     """Take back what the `state_dict` of an optimizer on this or another kind of device gave.
 
-    Steps are counted where this optimizer counts them (`capturable`): in main memory, unless its steps are recorded.
+    Steps are counted where this optimizer counts them (`capturable`), in main memory unless they are recorded, and they
+    are taken as it takes them (`fused`).
     """
-    own = optimizer.param_groups
+    kept = ("capturable", "fused")
     groups = [
-        {**group, **({"capturable": mine["capturable"]} if "capturable" in mine else {})}
-        for group, mine in zip(saved["param_groups"], own, strict=True)
+        {**group, **{name: mine[name] for name in kept if name in mine}}
+        for group, mine in zip(saved["param_groups"], optimizer.param_groups, strict=True)
     ]
     optimizer.load_state_dict({**saved, "param_groups": groups})
 
