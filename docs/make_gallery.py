@@ -1,7 +1,7 @@
 """Write docs/gallery.md and its pictures from the committed results: python docs/make_gallery.py.
 
-Feature pictures need weights, which results do not hold: those of a few small networks lie in docs/gallery/weights,
-made by the commands that stand beside the pictures.
+Pictures of features and updates need weights, which results do not hold: those of a few small networks lie in
+docs/gallery/weights, kept by `--save-weights` (and `--diagnostics`, for updates).
 """
 
 from __future__ import annotations
@@ -130,6 +130,16 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
     "liuson-updates": (
         "The last update of that `liuson` network beside Hebb's for the same batch.",
         ["liuson-mnist-32.safetensors"],
+        {"kind": "updates"},
+    ),
+    "sce-updates": (
+        "The last update of backprop without weight decay on cifar10-sce, second layer, beside Hebb's for the same batch.",
+        ["bp-sce-decay-0.safetensors"],
+        {"kind": "updates"},
+    ),
+    "sce-updates-decay": (
+        "The same with a decay of 0.05: blocks of units go Hebb's way.",
+        ["bp-sce-decay-0.05.safetensors"],
         {"kind": "updates"},
     ),
 }
