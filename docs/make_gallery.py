@@ -133,7 +133,7 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         {"kind": "updates"},
     ),
     "sce-updates": (
-        "The last update of backprop without weight decay on cifar10-sce, second layer, beside Hebb's for the same batch.",
+        "The last update of backprop without decay on cifar10-sce, second layer, beside Hebb's for the same batch.",
         ["bp-sce-decay-0.safetensors"],
         {"kind": "updates"},
     ),
