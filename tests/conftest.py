@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import yaml
 
-from hebbbench import registry
+from hebbbench import cli, registry
 from hebbbench.cell import Cell, cells
 from hebbbench.progress import Reporter, Silent
 from hebbbench.protocol import Protocol
@@ -31,6 +31,21 @@ ALWAYS = {
     "probe.halve_at": [0.5],
     "probe.statistics_samples": 600,
 }
+
+
+def command_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Call it with arguments of the installed command: (exit status, standard output, standard error)."""
+
+    def run(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["hebbbench", *map(str, arguments)])
+        with pytest.raises(SystemExit) as left:
+            cli.main()
+        out, err = capsys.readouterr()
+        return int(left.value.code or 0), out, err
+
+    return run
 
 
 class Killed(BaseException):

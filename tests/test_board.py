@@ -343,7 +343,7 @@ def test_several_machines_and_commits_are_named(tmp_path: Path) -> None:
     device = base.environment.model_copy(update={"device_name": "Big GPU", "commit": "f" * 40, "dirty": True})
     store_all([base, make_result(DIGITS, "oja", 0, 0.9, environment=device.model_dump(mode="json"))], tmp_path)
     assert (
-        "Measured at commits `abc1234`, `fffffff` (with uncommitted changes), "
+        "Measured at commits `abc1234`, `fffffff with changes`, "
         "on Big GPU (oja); Example CPU (bp). "
         "Times and memory compare only on one device."
     ) in board.render(make_sources(tmp_path))

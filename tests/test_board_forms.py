@@ -9,6 +9,7 @@ import random
 import re
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,8 @@ from board_fixtures import (
     small_results,
     store_all,
 )
-from hebbbench import board, cli, registry
+from conftest import command_line
+from hebbbench import board, registry
 from hebbbench.board.export import FIELDS
 from hebbbench.board.output import ENDINGS, rendered, seen_from
 from hebbbench.board.terminal import screen
@@ -52,15 +54,7 @@ def call(
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("HEBBBENCH_RESULTS", raising=False)
     register(monkeypatch)
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hebbbench", "leaderboard", *arguments])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return run
+    return partial(command_line(monkeypatch, capsys), "leaderboard")
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 import hebbbench
-from conftest import At, Lab
-from hebbbench import cards, checks, cli, registry, report
+from conftest import At, Lab, command_line
+from hebbbench import cards, checks, registry, report
 from hebbbench.checks import Card, badges
 from hebbbench.errors import HebbBenchError
 from hebbbench.record import store
@@ -27,15 +27,7 @@ AXIS = {"axes": {"width": {"path": "architecture.options.dropout", "values": [0.
 def call(lab, monkeypatch, capsys):
     """call(arguments) → (exit status, standard output, standard error), as the installed command gives them."""
     monkeypatch.chdir(lab.root)
-
-    def run(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["hebbbench", *map(str, arguments)])
-        with pytest.raises(SystemExit) as left:
-            cli.main()
-        out, err = capsys.readouterr()
-        return int(left.value.code or 0), out, err
-
-    return run
+    return command_line(monkeypatch, capsys)
 
 
 @pytest.fixture

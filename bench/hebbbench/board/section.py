@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from hebbbench.board import text
 from hebbbench.board.columns import SCORES, shown_columns
+from hebbbench.board.facts import commit
 from hebbbench.board.overview import overview
 from hebbbench.board.rows import BACKPROP, RANDOM, Row, Table
 from hebbbench.board.text import plain, sentence
@@ -121,7 +122,7 @@ def measured_by(results: Sequence[Result]) -> list[str]:
     """Which code measured on which machine, and who vouches for it."""
     if not results:
         return []
-    commits = sorted({_commit(result.environment.commit, result.environment.dirty) for result in results})
+    commits = sorted({f"`{commit(result.environment)}`" for result in results})
     by_device: defaultdict[str, set[str]] = defaultdict(set)
     for result in results:
         environment = result.environment
@@ -138,11 +139,6 @@ def measured_by(results: Sequence[Result]) -> list[str]:
         f"Measured at commit{plural} {', '.join(commits)}, on {'; '.join(devices)}.{caution} "
         f"Verification of the results: {vouched}."
     ]
-
-
-def _commit(commit: str | None, dirty: bool | None) -> str:
-    name = f"`{commit[:7]}`" if commit else "unknown"
-    return f"{name} (with uncommitted changes)" if dirty else name
 
 
 def _controls(tables: Sequence[Table]) -> list[str]:
