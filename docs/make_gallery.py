@@ -35,7 +35,7 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
     ),
     "cifar10-fasthebb-learning": (
         "GHL's rate and decay are large, and its accuracy on validation comes as the rate falls; backprop's and "
-        "sign-only's stand still from a third of the epochs on.",
+        "sign-only's hardly move from a third of the epochs on.",
         ["cifar10-fasthebb-bf16"],
         {"kind": "curve", "curve": "end_to_end.validation.accuracy"},
     ),

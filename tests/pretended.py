@@ -199,6 +199,11 @@ class Tape:
             call()
         return recording.replay
 
+    def refuse(self, call: Callable[[], None]) -> Callable[[], None]:
+        """In place of `record`, where a recording fails."""
+        call()
+        raise RuntimeError("out of graphs\nand more")
+
 
 class _Recording(TorchDispatchMode):
     def __init__(self) -> None:

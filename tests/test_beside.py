@@ -25,6 +25,8 @@ from hebbbench.training.run import Settings
 
 PATIENCE = 20.0
 
+CPU = torch.device("cpu")
+
 
 @pytest.fixture
 def two_threads() -> Iterator[None]:
@@ -55,12 +57,12 @@ def test_pieces_work_at_the_same_time_on_their_share_and_give_in_order(two_threa
         second_done.set()
         return "second", torch.get_num_threads()
 
-    assert list(side_by_side(iter([first, second]), 2, StopRequest())) == [("first", 1), ("second", 1)]
+    assert list(side_by_side(iter([first, second]), 2, StopRequest(), CPU)) == [("first", 1), ("second", 1)]
     assert torch.get_num_threads() == 2
 
 
 def test_one_piece_has_all_threads(two_threads):
-    assert list(side_by_side(iter([lambda request: torch.get_num_threads()]), 1, StopRequest())) == [2]
+    assert list(side_by_side(iter([lambda request: torch.get_num_threads()]), 1, StopRequest(), CPU)) == [2]
 
 
 def test_what_a_piece_raises_stops_the_others_and_takes_no_more():
@@ -75,7 +77,7 @@ def test_what_a_piece_raises_stops_the_others_and_takes_no_more():
             yield piece
 
     with pytest.raises(ValueError, match="this one"):
-        list(side_by_side(pieces(), 2, StopRequest()))
+        list(side_by_side(pieces(), 2, StopRequest(), CPU))
     assert taken == [until_asked, fails]
 
 
@@ -92,7 +94,7 @@ def test_what_came_to_its_end_is_given_before_the_error():
 
     given: list[str] = []
     with pytest.raises(ValueError, match="this one"):
-        given.extend(side_by_side(iter([fails, ends]), 2, StopRequest()))
+        given.extend(side_by_side(iter([fails, ends]), 2, StopRequest(), CPU))
     assert given == ["whole"]
 
 
@@ -110,7 +112,7 @@ def test_an_error_between_pieces_lets_those_at_work_go_on():
 
     given: list[str] = []
     with pytest.raises(HebbBenchError, match="no next one"):
-        given.extend(side_by_side(pieces(), 2, StopRequest()))
+        given.extend(side_by_side(pieces(), 2, StopRequest(), CPU))
     assert given == ["whole"]
 
 
@@ -122,7 +124,7 @@ def test_a_stop_reaches_every_piece():
         return until_asked(request)
 
     with pytest.raises(RunInterrupted, match="where it was told to"):
-        list(side_by_side(iter([piece, piece]), 2, stop))
+        list(side_by_side(iter([piece, piece]), 2, stop, CPU))
 
 
 def test_no_step_is_lost_when_threads_tell_one_reporter():
@@ -141,7 +143,7 @@ def test_no_step_is_lost_when_threads_tell_one_reporter():
         for _ in range(300):
             shared.advance(2)
 
-    list(side_by_side(iter([piece, piece]), 2, StopRequest()))
+    list(side_by_side(iter([piece, piece]), 2, StopRequest(), CPU))
     assert counting.total == 1200
 
 

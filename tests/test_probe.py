@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 
@@ -16,7 +19,7 @@ from hebbbench.training.features import STATISTICS_BATCH, estimate_statistics, e
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import batch_norms
 from hebbbench.training.probe import Labelled, LinearProbe, draws, drop, fit, hits, standardise
-from pretended import pretended_cuda
+from pretended import Tape, pretended_cuda
 
 CPU = torch.device("cpu")
 
@@ -128,6 +131,30 @@ def test_steps_replayed_on_a_gpu_leave_the_same_in_pieces_too(blobs, changes):
     back = LinearProbe(eager.spec, 6, 4, 0, CPU)
     back.load_state_dict(saved)
     back.train_epoch(blobs)
+
+
+def test_a_recording_that_fails_is_told_once_and_the_probe_goes_on(blobs, monkeypatch):
+    eager, said = trained(blobs, 4), []
+    with pretended_cuda() as device:
+        monkeypatch.setattr(Tape, "record", Tape.refuse)
+        there = Labelled(blobs.features.to(device), blobs.labels.to(device))
+        probe = LinearProbe(eager.spec, 6, 4, 0, device, said.append)
+        for _ in range(eager.spec.epochs):
+            probe.train_epoch(there)
+        torch.testing.assert_close(probe.linear.weight.cpu(), eager.linear.weight, rtol=1e-4, atol=1e-5)
+    assert said == ["  the read-out's steps are not replayed but taken one operation at a time: out of graphs"]
+
+
+def test_what_has_been_trained_on_can_be_let_go(blobs):
+    with pretended_cuda() as device:
+        there = Labelled(blobs.features.to(device), blobs.labels.to(device))
+        probe = LinearProbe(spec(), 6, 4, 0, device)
+        probe.train_epoch(there)
+        features = weakref.ref(there.features)
+        probe.release()
+        del there
+        gc.collect()
+        assert features() is None
 
 
 def test_the_rate_is_halved_after_each_given_fraction_of_the_epochs():

@@ -176,6 +176,8 @@ def test_every_file_is_found_and_what_is_wrong_with_it_said(result, tmp_path):
     misplaced.write_text(good.read_text())
     edited = store.save(make_result(DIGITS, "softhebb", 4, 0.5), tmp_path)
     edited.write_text(json.dumps(json.loads(edited.read_text())))
+    line = store.save(make_result(DIGITS, "softhebb", 3, 0.5), tmp_path)
+    line.write_text(line.read_text().removesuffix("\n"))
     cut = folder / "seed-5.json"
     cut.write_text(good.read_text()[:200])
     other = folder / "seed-6.json"
@@ -186,12 +188,13 @@ def test_every_file_is_found_and_what_is_wrong_with_it_said(result, tmp_path):
     (folder / ".seed-8.json.abc.tmp").write_text("left by a kill")
 
     found = {item.path: item for item in store.scan(tmp_path)}
-    assert set(found) == {good, wide, misplaced, edited, cut, other, binary}
+    assert set(found) == {good, wide, misplaced, edited, line, cut, other, binary}
     assert [path for path, item in found.items() if item.problem is None] == [good, wide]
     assert found[good].result == result
     for path, words in {
         misplaced: f"holds the cell that belongs at {good}",
         edited: "not in canonical form; it was edited by hand",
+        line: "not in canonical form; it was edited by hand",
         cut: "not valid JSON",
         other: "must hold an object, not list",
         binary: "not valid JSON",

@@ -215,6 +215,20 @@ class Counting(Rule):
         return hebb(post, pre) / self.__dict__["calls"]
 
 
+class Turned(Rule):
+    """Whose update lies in memory column by column."""
+
+    def delta(self, pre: Any, post: Tensor) -> Tensor:
+        return hebb(post, pre).T.contiguous().T
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_an_update_may_lie_in_memory_as_it_likes(momentum, monkeypatch):
+    monkeypatch.setattr(registry, "rule", lambda name: Turned)
+    _, said = replayed_beside_eager("hebb", "digits-mlp", optimizer={"lr": 0.01, "momentum": momentum})
+    assert not said
+
+
 class Replacing(Rule):
     """Whose state is another tensor after each step."""
 

@@ -81,7 +81,7 @@ def together(x: Tensor, y: Tensor, lanes: int) -> Callable[[], None]:
         yield from (partial(train, ensemble) for ensemble in ensembles)
 
     def run() -> None:
-        for _ in side_by_side(pieces(), lanes, StopRequest()):
+        for _ in side_by_side(pieces(), lanes, StopRequest(), x.device):
             pass
 
     return run

@@ -155,7 +155,8 @@ class PlasticLayer:
                 f"rule {self.title} at layer '{self.name}': delta {found}; it must return the "
                 f"direction of change, a tensor of the shape of the weight's rows, {tuple(expected)} (out, in)."
             )
-        weight.grad = weight_like(delta.neg(), weight)
+        # In the order of the weights: on a GPU one pass goes over both.
+        weight.grad = weight_like(delta.neg().contiguous(), weight)
 
     def forget(self) -> None:
         """Be ready for the next pass."""

@@ -19,7 +19,9 @@ from hebbbench.training.interrupt import StopRequest
 T = TypeVar("T")
 
 
-def side_by_side(pieces: Iterator[Callable[[StopRequest], T]], lanes: int, stop: StopRequest) -> Iterator[T]:
+def side_by_side(
+    pieces: Iterator[Callable[[StopRequest], T]], lanes: int, stop: StopRequest, device: torch.device
+) -> Iterator[T]:
     """What the pieces give, in their order, `lanes` of them at work at a time.
 
     Args:
@@ -27,6 +29,7 @@ def side_by_side(pieces: Iterator[Callable[[StopRequest], T]], lanes: int, stop:
             what says whether it is to stop. It computes with its lane's share of torch's threads, which does not depend
             on how many others are at work.
         stop: whether all are to stop.
+        device: that the pieces compute on.
 
     Raises:
         whatever a piece or `pieces` raises first, when all at work have ended and what came to its end has been given.
@@ -39,7 +42,7 @@ def side_by_side(pieces: Iterator[Callable[[StopRequest], T]], lanes: int, stop:
     taken = given = 0
     failure: BaseException | None = None
     torch.set_num_threads(share)
-    pool = ThreadPoolExecutor(lanes, initializer=_begin, initargs=(share,))
+    pool = ThreadPoolExecutor(lanes, initializer=_begin, initargs=(share, device))
     try:
         while True:
             while failure is None and len(running) < lanes:
@@ -74,11 +77,11 @@ def side_by_side(pieces: Iterator[Callable[[StopRequest], T]], lanes: int, stop:
         torch.set_num_threads(threads)
 
 
-def _begin(threads: int) -> None:
+def _begin(threads: int, device: torch.device) -> None:
     """What a thread does first: take its share of the cores, and a GPU's context, which a new thread has not."""
     torch.set_num_threads(threads)
-    if torch.cuda.is_initialized():
-        torch.cuda.set_device(torch.cuda.current_device())
+    if device.type == "cuda" and torch.cuda.is_available():
+        torch.cuda.set_device(device.index or 0)
 
 
 def _stop(running: dict[Future[T], tuple[int, StopRequest]]) -> None:

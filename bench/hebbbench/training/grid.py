@@ -146,7 +146,7 @@ def _run_together(
     first = limit is not None and not limit.cells
     try:
         with stop_requests(limit) as stop:
-            for trained in side_by_side(pieces(), lanes, stop):
+            for trained in side_by_side(pieces(), lanes, stop, device):
                 ended += 1
                 yield from trained
     except TimeLimitReached as error:

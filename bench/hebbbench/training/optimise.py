@@ -41,7 +41,11 @@ def build(spec: Optimizer, parameters: list[nn.Parameter], lrs: list[float]) -> 
     if spec.name == "sgd":
         fused = any(parameter.is_cuda for parameter in parameters) or None
         settings = {"momentum": spec.momentum, "nesterov": spec.nesterov, "weight_decay": spec.weight_decay}
-        return torch.optim.SGD(groups, fused=fused, **settings)  # type: ignore[arg-type]
+        optimizer = torch.optim.SGD(groups, fused=fused, **settings)  # type: ignore[arg-type]
+        if fused and spec.momentum:  # of a group all have a momentum, or none has; one of zeros is none
+            for parameter in parameters:
+                optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+        return optimizer
     if spec.name == "adam":
         return torch.optim.Adam(groups, weight_decay=spec.weight_decay)
     return torch.optim.AdamW(groups, weight_decay=spec.weight_decay)
@@ -80,7 +84,7 @@ class DeviceRates:
     """The rates of optimizers as numbers on their device, where a recorded step reads them; Adam counts there, too.
 
     Args:
-        optimizers: of one learner. They go back to rates and counters of the host's with `give_back`.
+        optimizers: of one learner. They go back to rates of the host's with `give_back`.
         device: of their parameters.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +15,7 @@ from hebbbench.progress import Reporter
 from hebbbench.rng import generator, torch_seeded
 from hebbbench.sections import Probe
 from hebbbench.training import optimise
-from hebbbench.training.recording import CudaRecorder, Recorded, Unproved, named, recorded
+from hebbbench.training.recording import REFUSALS, CudaRecorder, Recorded, named, reason, recorded
 
 SCORE_BATCH = 2000
 MANY_CLASSES = 100
@@ -31,6 +30,10 @@ class Labelled:
     labels: Tensor
 
 
+def unsaid(text: str) -> None:
+    """Nobody is told."""
+
+
 class LinearProbe:
     """A linear classifier trained by Adam on cross-entropy, with dropout on the features.
 
@@ -39,12 +42,22 @@ class LinearProbe:
         features: number of features; classes: number of classes.
         seed: the cell's; the draws are the purposes "probe", "probe order" and "probe dropout".
         device: where it is trained.
+        say: told if steps on a GPU cannot be replayed, and why.
     """
 
-    def __init__(self, spec: Probe, features: int, classes: int, seed: int, device: torch.device) -> None:
+    def __init__(
+        self,
+        spec: Probe,
+        features: int,
+        classes: int,
+        seed: int,
+        device: torch.device,
+        say: Callable[[str], None] = unsaid,
+    ) -> None:
         self.spec = spec
         self.seed = seed
         self.device = device
+        self.say = say
         with torch_seeded(seed, "probe"):
             self.linear = nn.Linear(features, classes)
         self.linear.to(device)
@@ -82,10 +95,14 @@ class LinearProbe:
             self._rates.set()
         self.optimizer.step()
 
+    def release(self) -> None:
+        """Let go of the features that steps were recorded on; the next epoch records them anew."""
+        self._replayed: _Replay | None = None
+
     def _on_device(self) -> None:
         """On a GPU the rate is a number there, and steps are recorded anew."""
         self._rates = optimise.DeviceRates([self.optimizer], self.device) if self.device.type == "cuda" else None
-        self._replayed: _Replay | None = None
+        self.release()
 
     def _set_rate(self) -> None:
         if self._rates is not None:
@@ -96,7 +113,7 @@ class LinearProbe:
 
     def _replay(self, train: Labelled) -> _Replay | None:
         """What replays steps on these features; None where they are not on a GPU, or it was not proved the same."""
-        if self.device.type != "cuda" or train.features.device.type != "cuda" or CudaRecorder.failed:
+        if self.device.type != "cuda" or train.features.device.type != "cuda":
             return None
         if self._replayed is None or self._replayed.train is not train:
             self._replayed = _Replay(self, train)
@@ -156,9 +173,11 @@ class _Replay:
             return dict(named("", {"linear": state["linear"], "optimizer": state["optimizer"]}))
 
         self.recording: Recorded | None = None
-        with suppress(Unproved, RuntimeError):
+        try:
             moments = [partial(moment, 0), partial(moment, size)]
             self.recording = recorded(CudaRecorder(probe.device), step, tensors, moments)
+        except REFUSALS as error:
+            probe.say(f"  the read-out's steps are not replayed but taken one operation at a time: {reason(error)}")
 
     def step(self, at: Tensor, source: torch.Generator) -> None:
         """One step on the samples `at`, (B,), with dropout drawn from `source` as ever."""

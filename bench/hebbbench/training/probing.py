@@ -89,8 +89,8 @@ class Probing:
                 self._read(self._features(test, everything), probe, published, moments)
         if own.read_test and self.learner.end_to_end:
             self._read_end_to_end(test, everything)
-            if own.scores_epochs(self.learner):
-                self._read_epochs(test, everything)
+        if own.scores_epochs(self.learner):
+            self._read_epochs(test, everything)
         self._tick()
 
     def _features(self, batches: Any, indices: Tensor) -> Labelled:
@@ -112,7 +112,7 @@ class Probing:
         spec = own.cell.work.published_probe
         if spec is None or not own.read_test:
             return None
-        readout = PublishedReadout(spec, train, own.dataset.classes, own.cell.seed)
+        readout = PublishedReadout(spec, train, own.dataset.classes, own.cell.seed, own.reporter.say)
         if self._held["published"] is not None:
             readout.load_state_dict(self._held["published"])
         readout.fit(own.reporter, self._pause, lambda state: self._held.update(published=state))
@@ -121,7 +121,8 @@ class Probing:
     def _fitted(self, train: Labelled, validation: Labelled) -> LinearProbe:
         """The linear probe, trained for all its epochs."""
         own, spec = self.apparatus, self.spec
-        probe = LinearProbe(spec, train.features.shape[1], own.dataset.classes, own.cell.seed, own.device)
+        features, classes = train.features.shape[1], own.dataset.classes
+        probe = LinearProbe(spec, features, classes, own.cell.seed, own.device, own.reporter.say)
         if self._held["probe"] is not None:
             probe.load_state_dict(copy.deepcopy(self._held["probe"]))  # an optimizer goes on in the tensors it is given
             self.measured.probe_curve = probe.curve
@@ -131,6 +132,7 @@ class Probing:
             self.measured.probe_curve = probe.curve
             self._held["probe"] = copy.deepcopy(probe.state_dict())
             self._pause(more=True)
+        probe.release()
         self.measured.accuracy("probe.train", probe.accuracy(train), spec.epochs)
         if len(validation.labels):
             self.measured.accuracy("probe.validation", probe.accuracy(validation), spec.epochs)

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from hebbbench.progress import Reporter
 from hebbbench.sections import Probe, PublishedProbe
-from hebbbench.training.probe import Labelled, LinearProbe
+from hebbbench.training.probe import Labelled, LinearProbe, unsaid
 
 
 class PublishedReadout:
     """Trains the published read-out, keeps it as it was after every epoch, and scores all of them when it may."""
 
-    def __init__(self, spec: PublishedProbe, train: Labelled, classes: int, seed: int) -> None:
+    def __init__(
+        self, spec: PublishedProbe, train: Labelled, classes: int, seed: int, say: Callable[[str], None] = unsaid
+    ) -> None:
         self.spec = spec
         probe = Probe(
             epochs=spec.epochs,
@@ -31,7 +33,7 @@ class PublishedReadout:
             standardize=False,
             statistics_samples=0,
         )
-        self.probe = LinearProbe(probe, train.features.shape[1], classes, seed, train.labels.device)
+        self.probe = LinearProbe(probe, train.features.shape[1], classes, seed, train.labels.device, say)
         self.train = Labelled(self._normalised(train.features), train.labels)
         self.epochs: list[dict[str, Tensor]] = []
 
@@ -43,6 +45,7 @@ class PublishedReadout:
             self.epochs.append({name: value.clone() for name, value in self.probe.linear.state_dict().items()})
             keep(self.state_dict())
             reporter.advance()
+        self.probe.release()
         del self.train
 
     def state_dict(self) -> dict[str, Any]:

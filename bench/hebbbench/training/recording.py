@@ -87,6 +87,15 @@ class Unproved(Exception):
     """Why something is not replayed."""
 
 
+REFUSALS = (Unproved, RuntimeError)
+"""What `recorded` raises; torch the latter, also out of memory."""
+
+
+def reason(error: Exception) -> str:
+    """What a refusal says, on one line."""
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
 @dataclass(frozen=True)
 class Recorded:
     """What replays a call, and what the recorded call returned, which every replay writes anew."""
@@ -141,7 +150,7 @@ def recorded(
                 moment()
                 run()
             answer = recording.made if run is replay else made[0]
-            left.append({name: tensor.clone() for name, tensor in (*tensors().items(), *named("loss", answer))})
+            left.append({name: tensor.clone() for name, tensor in (*tensors().items(), *named("result", answer))})
         for name, right in left[1].items():
             if not _close(left[0][name], right, held.get(name)):
                 raise Unproved(f"a recorded step leaves another {name}")

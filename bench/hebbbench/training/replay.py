@@ -16,7 +16,7 @@ from torch import Tensor
 
 from hebbbench.training.learner import Learner
 from hebbbench.training.optimise import DeviceRates, annealing
-from hebbbench.training.recording import Recorded, Recorder, Unproved, named, recorded
+from hebbbench.training.recording import REFUSALS, Recorded, Recorder, named, reason, recorded
 
 MOST = 50_000_000
 """Parameters beyond which nothing is recorded: kernels then outlast their launches, and activity is held twice."""
@@ -88,11 +88,10 @@ class Replay:
                     lambda: moment(number + 1, 0.5 * done + 0.25, x.roll(1, -1), labels.roll(1, 0)),
                 ],
             )
-        except (Unproved, RuntimeError) as error:  # torch raises the latter, also out of memory
-            why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except REFUSALS as error:
             self.refused = True
             self.rates.give_back()
-            self.say(f"  steps are not replayed but taken one operation at a time: {why}")
+            self.say(f"  steps are not replayed but taken one operation at a time: {reason(error)}")
 
 
 def can_replay(learner: Learner) -> bool:
