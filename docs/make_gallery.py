@@ -132,6 +132,16 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         ["liuson-mnist-32.safetensors"],
         {"kind": "updates"},
     ),
+    "cifar10-sce-rate": (
+        "How Hebbian backprop's update is in classification, second layer, against the learning rate at two decays.",
+        ["cifar10-sce-rate"],
+        {"kind": "axis", "x": "rate"},
+    ),
+    "cifar10-sce-batch": (
+        "The same against the batch size.",
+        ["cifar10-sce-batch"],
+        {"kind": "axis", "x": "batch"},
+    ),
     "sce-updates": (
         "The last update of backprop without decay on cifar10-sce, second layer, beside Hebb's for the same batch.",
         ["bp-sce-decay-0.safetensors"],
