@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.steps import SHAPE
+from benchmarks.steps import SHAPE, at_once
 from benchmarks.timing import Case
 from hebbbench import registry
 from hebbbench.training.network import build_model
@@ -14,7 +14,7 @@ from hebbbench.training.probe import Labelled, LinearProbe
 
 
 def cases(x: Tensor, labels: Tensor) -> dict[str, Case]:
-    """One probe step each, at the batch of `x`: cached; frozen for good but extracted anew; differentiated as well.
+    """Probe steps, as many each as `at_once` says: cached; frozen for good but extracted anew; differentiated as well.
 
     The last is what a body does whose weights were frozen in name only.
     """
@@ -25,7 +25,8 @@ def cases(x: Tensor, labels: Tensor) -> dict[str, Case]:
         features = model.body.eval()(x)
     spec = protocol.probe.model_copy(update={"batch_size": len(x)})
     probe = LinearProbe(spec, features.shape[1], 10, 0, x.device)
-    cached = Labelled(features, labels)
+    times = at_once(x.device)
+    cached = Labelled(features.repeat(times, 1), labels.repeat(times))
     head = nn.Sequential(nn.Dropout(spec.dropout), nn.Linear(features.shape[1], 10)).to(x.device)
     optimizer = torch.optim.Adam(head.parameters(), lr=spec.lr)
 
@@ -39,6 +40,6 @@ def cases(x: Tensor, labels: Tensor) -> dict[str, Case]:
 
     return {
         "cached": lambda: probe.train_epoch(cached),
-        "extracted anew": lambda: anew(False),
-        "body differentiated": lambda: anew(True),
+        "extracted anew": lambda: [anew(False) for _ in range(times)],
+        "body differentiated": lambda: [anew(True) for _ in range(times)],
     }
