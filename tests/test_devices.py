@@ -221,7 +221,7 @@ def test_networks_trained_together_stay_there(tmp_path, name):
         pretended_cuda(),
         mock.patch.object(grid, "run_cell", side_effect=AssertionError("trained alone")),
         # In this thread, because the pretended device is this thread's.
-        mock.patch.object(grid, "side_by_side", lambda pieces, lanes, stop: (piece(stop) for piece in pieces)),
+        mock.patch.object(grid, "side_by_side", lambda pieces, lanes, stop, device: (piece(stop) for piece in pieces)),
     ):
         there = list(run_cells(planned, tmp_path / "there", Settings(device="cuda", cache=tmp_path), Silent()))
     assert [(result.status, result.environment.device) for result in there] == [("ok", "cuda")] * 2

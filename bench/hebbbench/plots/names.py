@@ -12,6 +12,7 @@ AXES = {
     "activation": "activation function",
     "activity": "activity y",
     "batch": "batch size, samples",
+    "biases": "layers with biases",
     "decay": "weight decay γ",
     "depth": "depth, layers",
     "growth": "growth, times the channels a layer",
