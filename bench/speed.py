@@ -33,7 +33,7 @@ import torch
 
 from benchmarks import input as pipeline
 from benchmarks import memory, read_out, replayed, start, steps, together
-from benchmarks.timing import convolution_rate, copy_rate, idle_share, matrix_rate, ratio, take_turns
+from benchmarks.timing import at_once, convolution_rate, copy_rate, idle_share, matrix_rate, ratio, take_turns
 from hebbbench.training.device import prepare_torch
 
 IDLE = 0.9
@@ -85,7 +85,7 @@ def main() -> int:
             times = take_turns(cases, arguments.rounds, wait)
             rows = {
                 name: {
-                    "ms": round(1000 * statistics.median(times[name]) / steps.at_once(device), 3),
+                    "ms": round(1000 * statistics.median(times[name]) / at_once(device), 3),
                     "to_bp": round(ratio(times, name, "bp"), 3),
                     "forward_passes": round(work[name], 2),
                 }
@@ -130,10 +130,10 @@ def keep(report: dict[str, Any], path: Path | None) -> None:
 
 def head(report: dict[str, Any]) -> str:
     """What machine it is, and the quick start."""
+    measured = {"matrix product": report["matrix_gflops"], "convolution": report["convolution_gflops"]}
     rates = [
-        f"{kind} "
-        + ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in report[f"{kind.split()[0]}_gflops"].items())
-        for kind in ("matrix product", "convolution")
+        f"{kind} " + ", ".join(f"{rate:.0f} GFLOP/s in {name}" for name, rate in found.items())
+        for kind, found in measured.items()
     ]
     return (
         f"{report['device']}, {report['threads']} threads, torch {report['torch']}\n"

@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.steps import SHAPE, at_once
-from benchmarks.timing import Case
+from benchmarks.steps import SHAPE
+from benchmarks.timing import Case, at_once, repeated
 from hebbbench import registry
 from hebbbench.training.network import build_model
 from hebbbench.training.probe import Labelled, LinearProbe
@@ -40,6 +40,6 @@ def cases(x: Tensor, labels: Tensor) -> dict[str, Case]:
 
     return {
         "cached": lambda: probe.train_epoch(cached),
-        "extracted anew": lambda: [anew(False) for _ in range(times)],
-        "body differentiated": lambda: [anew(True) for _ in range(times)],
+        "extracted anew": repeated(lambda: anew(False), times),
+        "body differentiated": repeated(lambda: anew(True), times),
     }

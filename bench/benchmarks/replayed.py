@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from benchmarks.timing import Case, ratio, take_turns
+from benchmarks.steps import numbered
+from benchmarks.timing import at_once, ratio, repeated, take_turns
 from hebbbench import registry
 from hebbbench.cell import cells
 from hebbbench.data.spec import dataset_spec
 from hebbbench.training.learner import Learner
 from hebbbench.training.recording import CudaRecorder
 from hebbbench.training.replay import Replay
-
-STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -45,7 +43,8 @@ def speed_ups(rounds: int, device: torch.device, wait: Callable[[], None]) -> di
         one, other = _learner(small, device), _learner(small, device)
         replay = Replay(other, CudaRecorder(device), said.append)
         x, labels = _batch(small, one)
-        cases: dict[str, Case] = {"eager": _steps(one.step, x, labels), "replayed": _steps(replay.step, x, labels)}
+        steps = {"eager": one.step, "replayed": replay.step}
+        cases = {way: repeated(numbered(step, x, labels), at_once(device)) for way, step in steps.items()}
         times = take_turns(cases, rounds, wait)
         found[name] = said[0].strip() if said else ratio(times, "eager", "replayed")
     return found
@@ -62,13 +61,3 @@ def _batch(small: Small, learner: Learner) -> tuple[Tensor, Tensor]:
     x = torch.randn(small.batch, channels, height, width, device=learner.device)
     x = x.contiguous(memory_format=torch.channels_last) if learner.model.layout == "image" else x.flatten(1)
     return x, torch.randint(10, (small.batch,), device=learner.device)
-
-
-def _steps(step: Callable[..., Any], x: Tensor, labels: Tensor) -> Callable[[], None]:
-    numbers = iter(range(10**9))
-
-    def run() -> None:
-        for _ in range(STEPS):
-            step(x, labels, next(numbers), 0.0)
-
-    return run

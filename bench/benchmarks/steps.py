@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Callable
+from itertools import count as count_from
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.timing import Case
+from benchmarks.timing import Case, at_once, repeated
 from hebbbench import decay, hebb, registry, soft_wta
 from hebbbench.cell import cells
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
@@ -34,11 +34,6 @@ def learner(network: str, rule: str, precision: str, device: torch.device) -> Le
     return Learner(cell, SHAPE, 10, device)
 
 
-def at_once(device: torch.device) -> int:
-    """How many steps a case takes: on a GPU many, because waiting for one takes longer than it."""
-    return 20 if device.type == "cuda" else 1
-
-
 def cases(network: str, precision: str, x: Tensor, labels: Tensor) -> tuple[dict[str, Case], dict[str, float]]:
     """The steps of one comparison, and each one's work in forward passes, counted.
 
@@ -53,19 +48,17 @@ def cases(network: str, precision: str, x: Tensor, labels: Tensor) -> tuple[dict
         done = count(own, x, labels)
         work[name] = done.step / done.forward
         step = Replay(own, CudaRecorder(device), print).step if can_replay(own) else own.step
-        found[name] = _repeated(partial(_next_step, step, iter(range(1, 10**9)), x, labels), at_once(device))
+        found[name] = repeated(numbered(step, x, labels), at_once(device))
     plain = plain_step(network, precision, device)
-    found["plain PyTorch"] = _repeated(lambda: plain(x, labels), at_once(device))
+    found["plain PyTorch"] = repeated(lambda: plain(x, labels), at_once(device))
     work["plain PyTorch"] = work["bp"]
     return found, work
 
 
-def _next_step(step: Callable[..., object], numbers: Iterator[int], x: Tensor, labels: Tensor) -> None:
-    step(x, labels, next(numbers), 0.0)
-
-
-def _repeated(step: Callable[[], object], times: int) -> Case:
-    return lambda: [step() for _ in range(times)]
+def numbered(step: Callable[..., object], x: Tensor, labels: Tensor) -> Callable[[], object]:
+    """A learner's step on this batch, each time with the next number."""
+    numbers = count_from(1)
+    return lambda: step(x, labels, next(numbers), 0.0)
 
 
 def plain_step(network: str, precision: str, device: torch.device) -> Callable[[Tensor, Tensor], None]:

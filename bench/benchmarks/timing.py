@@ -44,21 +44,31 @@ def ratio(times: dict[str, list[float]], of: str, to: str) -> float:
     return statistics.median(a / b for a, b in zip(times[of], times[to], strict=True))
 
 
+def at_once(device: torch.device) -> int:
+    """How often a case does what it times: on a GPU often, because waiting for it once takes longer than it."""
+    return 20 if device.type == "cuda" else 1
+
+
+def repeated(call: Callable[[], object], times: int) -> Case:
+    """The call, so many times."""
+    return lambda: [call() for _ in range(times)]
+
+
 def matrix_rate(device: torch.device, dtype: torch.dtype, wait: Callable[[], None]) -> float:
-    """GFLOP/s of a matrix product of side 2048, or of ten of side 8192 on a GPU."""
-    side, times = (8192, 10) if device.type == "cuda" else (2048, 1)
+    """GFLOP/s of a matrix product of side 2048, or 8192 on a GPU."""
+    side, times = 8192 if device.type == "cuda" else 2048, at_once(device)
     a = torch.randn(side, side, device=device, dtype=dtype)
-    seconds = take_turns({"mm": lambda: [torch.mm(a, a) for _ in range(times)]}, 5, wait)["mm"]
+    seconds = take_turns({"mm": repeated(lambda: torch.mm(a, a), times)}, 5, wait)["mm"]
     return times * 2 * side**3 / statistics.median(seconds) / 1e9
 
 
 def convolution_rate(device: torch.device, dtype: torch.dtype, wait: Callable[[], None], batch: int) -> float:
     """GFLOP/s of DeepHebb's third convolution, 384 to 1536 channels on 8×8, channels last: most of its arithmetic."""
-    times = 10 if device.type == "cuda" else 1
+    times = at_once(device)
     layer = torch.nn.Conv2d(384, 1536, 3, padding=1, bias=False).to(device, dtype, memory_format=torch.channels_last)
     x = torch.randn(batch, 384, 8, 8, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        seconds = take_turns({"convolution": lambda: [layer(x) for _ in range(times)]}, 5, wait)["convolution"]
+        seconds = take_turns({"convolution": repeated(lambda: layer(x), times)}, 5, wait)["convolution"]
     return times * 2 * layer.weight.numel() * 64 * batch / statistics.median(seconds) / 1e9
 
 
