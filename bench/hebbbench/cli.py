@@ -12,6 +12,7 @@ import typer
 
 import hebbbench
 from hebbbench.errors import HebbBenchError, UnknownNameError
+from hebbbench.options import Axis, Cache, DataRoot, Device, Limit, OnlyProtocols, Protocol, Results, Rule, Texts
 
 app = typer.Typer(
     name="hebbbench",
@@ -28,18 +29,6 @@ app.add_typer(list_app, name="list")
 app.add_typer(show_app, name="show")
 app.add_typer(data_app, name="data")
 app.add_typer(new_app, name="new")
-
-Texts = list[str] | None
-Results = Annotated[Path, typer.Option(envvar="HEBBBENCH_RESULTS", help="Folder of results.")]
-DataRoot = Annotated[
-    Path | None, typer.Option(envvar="HEBBBENCH_DATA", help="Folder with datasets: parquet or torchvision layout.")
-]
-Cache = Annotated[Path | None, typer.Option(envvar="HEBBBENCH_CACHE", help="Folder for decoded data and checkpoints.")]
-Limit = Annotated[
-    str | None,
-    typer.Option(metavar="TIME", help="Stop at a checkpoint before this much time has passed: 90s, 9m, 1h30m."),
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1 …; CUDA if there is one.")]
 
 BOARD = Path("LEADERBOARD.md")
 UNFINISHED = 1
@@ -78,7 +67,7 @@ def run(
     protocol: Annotated[str | None, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")] = None,
     rule: Annotated[Texts, typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")] = None,
     seed: Annotated[Texts, typer.Option("--seed", "-s", help="Number, range 0-4, or all. Repeatable.")] = None,
-    axis: Annotated[Texts, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")] = None,
+    axis: Axis = None,
     results: Results = Path("runs"),
     device: Device = None,
     data_root: DataRoot = None,
@@ -130,8 +119,8 @@ def run(
 
 @app.command()
 def tune(
-    protocol: Annotated[str, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")],
-    rule: Annotated[str, typer.Option("--rule", "-r", help="Name, or path of a .py file.")],
+    protocol: Protocol,
+    rule: Rule,
     choose: Annotated[list[str], typer.Option("--try", help="key=v1,v2,… such as optimizer.lr=0.01,0.1. Repeatable.")],
     seeds: Annotated[int, typer.Option(help="Tuning seeds averaged for each trial.", min=1, max=3)] = 3,
     axis: Annotated[
@@ -170,9 +159,9 @@ def tune(
 
 @app.command()
 def cost(
-    protocol: Annotated[str, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")],
+    protocol: Protocol,
     rule: Annotated[list[str], typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")],
-    axis: Annotated[Texts, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")] = None,
+    axis: Axis = None,
     batch: Annotated[int | None, typer.Option(help="Samples in a step; the recipe's batch size.", min=2)] = None,
     device: Device = None,
 ) -> None:
@@ -278,9 +267,7 @@ def show_rule(name: str, cache: Cache = None) -> None:
 @app.command()
 def leaderboard(
     results: Results = Path("results"),
-    protocol: Annotated[
-        Texts, typer.Option("--protocol", "-p", help="Only this one, by name or .yaml file. Repeatable.")
-    ] = None,
+    protocol: OnlyProtocols = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="The file to write: .md, .csv, .json or .html; - prints.")
     ] = None,
@@ -317,9 +304,7 @@ def leaderboard(
 def compare(
     first: Annotated[str, typer.Argument(metavar="A", help="A rule, a result file, or a folder of results.")],
     second: Annotated[str, typer.Argument(metavar="B", help="The same, to be taken from it.")],
-    protocol: Annotated[
-        Texts, typer.Option("--protocol", "-p", help="Only this one, by name or .yaml file. Repeatable.")
-    ] = None,
+    protocol: OnlyProtocols = None,
     results: Results = Path("results"),
 ) -> None:
     """Two rules, or two sets of results: differences paired by seed, and what differs in how they were measured.
