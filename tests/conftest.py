@@ -75,6 +75,25 @@ class At(Silent):
         self.said.append(text)
 
 
+NETWORK = '''"""One hidden layer."""
+
+from torch import nn
+
+
+class Net(nn.Module):
+    layout = "flat"
+
+    def __init__(self, input_shape, classes, width=4):
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(input_shape[0] * input_shape[1] * input_shape[2], width))
+        self.head = nn.Linear(width, classes)
+
+    def forward(self, x):
+        return self.head(self.body(x))
+'''
+"""An architecture in a file of its own."""
+
+
 class Lab:
     """`root` holds everything: cache, results, rules and protocols from outside."""
 

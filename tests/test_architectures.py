@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, nn
 
 import references
+from conftest import NETWORK
 from hebbbench import registry
 from hebbbench.architectures.deephebb import Power, Triangle
 from hebbbench.data import dataset_spec
 from hebbbench.errors import ProtocolError, UnknownNameError
 from hebbbench.plasticity.select import select
 from hebbbench.training.network import build_model
+from hebbbench.training.outline import count as counted
 
 CIFAR = (3, 32, 32)
 NAMES = registry.architecture_names()
@@ -82,6 +84,36 @@ def test_an_architecture_file_knows_torch_alone(name):
             assert not str(node.module).startswith("hebbbench")
         elif isinstance(node, ast.Import):
             assert not any(alias.name.startswith("hebbbench") for alias in node.names)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_code_of_an_architecture_is_that_of_the_results(name):
+    """A change of the code fails here: if it changes no number, add its fingerprint to architectures/code.yaml."""
+    assert registry.architecture_source_hash(name) == registry.first_architecture_hash(name)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('"flat"', '"row"', r"layout = 'row'\. Valid: image, flat, tokens"),
+        ("self.body =", "self.trunk =", r"has no module `body`, what makes the features\. Set self\.body in __init__"),
+        ("self.head =", "self.exit =", r"has no module `head`, the read-out behind them"),
+        (
+            "super",
+            "4 / 0; super",
+            r"with \{'width': 5\} for 8×8×1 images: division by zero \(net.py, line 10\)",
+        ),
+        ("nn.Linear(width,", "nn.Linear(7,", r"fails on one sample of digits: RuntimeError: "),
+        ("(width, classes)", "(width, 3)", r"answers \(1, 3\) of one sample of digits\. Make it .* \(1, 10\)"),
+        ("nn.Flatten(), ", "nn.Unflatten(1, (1, 64)), ", r"makes features \(1, 1, 5\) and answers \(1, 1, 10\)"),
+        ("width=4", "wide=4", r"has no option 'width'\. Did you mean 'wide'"),
+    ],
+)
+def test_a_network_that_is_none_is_refused_before_anything_runs(tmp_path, old, new, message):
+    path = tmp_path / "net.py"
+    path.write_text(NETWORK.replace(old, new))
+    with pytest.raises(ProtocolError, match=message):
+        counted(str(path), {"width": 5}, "digits")
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -10,7 +10,7 @@ import pytest
 from board_fixtures import DATA_DIGEST, DIGITS, RULES, WIDTHS, code, make_result, make_sources, store_all
 from hebbbench.board import render, sift
 from hebbbench.board.validate import findings
-from hebbbench.plan import KnownRule
+from hebbbench.plan import KnownArchitecture, KnownRule
 from hebbbench.recipe import Recipe
 from hebbbench.record.schema import Result
 from hebbbench.record.store import to_text
@@ -65,6 +65,35 @@ def test_a_result_of_today_counts(tmp_path: Path) -> None:
 def test_ignored_with_the_reason(tmp_path: Path, path: str, value: Any, reason: str) -> None:
     store_all([changed(path, value)], tmp_path)
     assert reason in only_reason(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("measured", "today", "first", "counts"),
+    [
+        (None, "a", "a", True),
+        ("a", "a", "a", True),
+        ("b", "b", "a", True),
+        ("b", "b", None, True),
+        (None, "b", "a", False),
+        ("a", "b", "a", False),
+        ("a", "b", None, False),
+        (None, "b", None, False),
+    ],
+)
+def test_results_of_another_networks_code_do_not_count(
+    tmp_path: Path, measured: str | None, today: str, first: str | None, counts: bool
+) -> None:
+    """Without a fingerprint a result is from before they were recorded, and of the network's first code."""
+    name = DIGITS.architecture.name
+    network = None if measured is None else {"name": name, "source_hash": measured * 64}
+    store_all([changed("architecture", network) if network else good()], tmp_path)
+    known = {name: KnownArchitecture(today * 64, first and first * 64)}
+    if counts:
+        assert len(sift(make_sources(tmp_path, architectures=known)).current) == 1
+    else:
+        used = (measured or first or "not recorded") * 12
+        expected = f"measured with other code of architecture '{name}': hash {used[:12]} (today: {today * 12})"
+        assert only_reason(tmp_path, architectures=known) == expected
 
 
 def test_provenance_alone_does_not_outdate(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import hebbbench
-from conftest import At, Lab, command_line
+from conftest import NETWORK, At, Lab, command_line
 from hebbbench import cards, checks, registry, report
 from hebbbench.checks import Card, badges
 from hebbbench.errors import HebbBenchError
@@ -159,6 +159,30 @@ def test_a_rule_in_a_file_of_ones_own_is_run_with_the_recipe_beside_it(lab, call
     result = store.load(lab.root / "runs" / "tiny" / "mine" / "seed-0.json")
     assert result.recipe.training.optimizer.lr == 0.0123
     assert result.rule.source_hash == registry.rule_source_hash(str(path))
+
+
+def test_a_network_in_a_file_of_ones_own_is_run_and_run_again_once_it_is_another(lab, call, trained):
+    path = lab.root / "net.py"
+    path.write_text(NETWORK)
+    changes = {"architecture": {"name": str(path), "options": {"width": 5}}, "plastic": ["1"], "free": ["epochs"]}
+    arguments = ("run", "-p", lab.protocol_file("digits-mlp", changes), "-r", "random")
+
+    def state() -> str:
+        return call(*arguments, "--dry-run")[1]
+
+    assert "done" not in state()
+    assert call(*arguments)[0] == 0
+    result = store.load(lab.root / "runs" / "tiny" / "random" / "seed-0.json")
+    assert result.architecture.source_hash == registry.architecture_source_hash(str(path))
+    assert "done" in state()
+    path.write_text(f"{NETWORK}# the same\n")
+    call(*arguments)
+    assert trained == ["random 0"]
+    path.write_text(NETWORK.replace("width)", "width, bias=False)"))
+    assert "to be replaced" in state()
+    _, out, _ = call(*arguments)
+    assert re.search(r"seed 0: replaces the result of another version of the network: \w{12} → \w{12}\n", out)
+    assert trained == ["random 0"] * 2
 
 
 def test_a_recipe_for_a_name_much_like_the_protocols_is_not_passed_over_in_silence(lab, call):

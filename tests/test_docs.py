@@ -88,7 +88,7 @@ def test_every_command_names_rules_and_protocols_that_exist():
         words = shlex.split(line)
         for option, word in pairwise(words):
             if option == "--protocol":
-                registry.protocol(word)
+                assert word in (*registry.protocol_names(), *named), line
                 checked += 1
             if option == "--rule":
                 assert word in ("all", *registry.rule_names()) or Path(word).name in named, line
@@ -198,12 +198,15 @@ def test_every_key_of_a_protocol_and_a_recipe_is_explained():
 
 
 def test_the_examples_in_the_documents_are_valid():
+    from hebbbench.protocol import Protocol
     from hebbbench.recipe import RecipeFile
     from hebbbench.sections import Axis
 
     for block in [block for page in pages() for block in blocks(page) if block.language == "yaml"]:
         plain = yaml.safe_load(block.text)
-        if "axes" in plain:
+        if "architecture" in plain:
+            Protocol.model_validate(plain)
+        elif "axes" in plain:
             assert all(Axis.model_validate(axis) for axis in plain["axes"].values())
         else:
             RecipeFile.model_validate(plain)

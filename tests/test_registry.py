@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from conftest import NETWORK
 from hebbbench import registry, rng
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, UnknownNameError
 
@@ -187,6 +188,54 @@ def test_a_hash_covers_the_code_and_nothing_else(tmp_path, old, new, same):
     before = registry.rule_source_hash(str(path))
     path.write_text(BASE.replace(old, new))
     assert (registry.rule_source_hash(str(path)) == before) is same
+
+
+# Architectures
+
+
+def test_an_architecture_by_path_is_the_class_in_that_file(tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(NETWORK)
+    assert registry.architecture(str(path)).__name__ == "Net"
+    assert registry.architecture_path(str(path)) == path
+    assert "net" not in registry.architecture_names()
+    assert registry.first_architecture_hash(str(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "message"),
+    [
+        (
+            "gone.py",
+            "",
+            "",
+            r"no architecture file .*gone\.py here: .*\. Give its path, or an architecture's name",
+        ),
+        ("mlp.py", "", "", r"the name 'mlp' of .* belongs to .*architectures/mlp\.py\. Rename your file"),
+        ("net.py", "layout", "lay", r"defines none\. What counts is a Module with `layout`"),
+        ("net.py", "nn.Module", "nn.Modul", r"net\.py cannot be imported: AttributeError"),
+        ("net.py", "layout =", "layout", r"net\.py cannot be imported: SyntaxError"),
+    ],
+)
+def test_a_file_without_one_sound_architecture_is_refused_by_its_path(tmp_path, name, old, new, message):
+    path = tmp_path / name
+    if name != "gone.py":
+        path.write_text(NETWORK.replace(old, new) if old else NETWORK)
+    with pytest.raises(ProtocolError, match=message):
+        registry.architecture(str(path))
+
+
+def test_code_that_computes_the_same_numbers_counts_as_the_first(tmp_path, monkeypatch):
+    path = tmp_path / "net.py"
+    path.write_text(NETWORK)
+    first = registry.architecture_source_hash(str(path))
+    path.write_text(NETWORK.replace("width", "units"))
+    second = registry.architecture_source_hash(str(path))
+    assert first != second
+    monkeypatch.setattr(registry, "_same_numbers", lambda: {"net": [first, second]})
+    assert registry.architecture_source_hash(str(path)) == registry.first_architecture_hash(str(path)) == first
+    path.write_text(NETWORK.replace("width=4", "width=5"))
+    assert registry.architecture_source_hash(str(path)) not in (first, second)
 
 
 # Randomness

@@ -14,13 +14,13 @@ from hebbbench.board import sift
 from hebbbench.cell import Cell, cells, parse_axes, parse_seeds
 from hebbbench.data import pins, status
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import HebbBenchError, ProtocolError
+from hebbbench.errors import HebbBenchError, ProtocolError, ResultError
 from hebbbench.outlines import Outlines
 from hebbbench.plan import CellStatus, Sources, gather, plan
 from hebbbench.prices import Prices, network_work
 from hebbbench.progress import duration
-from hebbbench.record.store import result_path
-from hebbbench.report import table
+from hebbbench.record.store import load, result_path
+from hebbbench.report import another, table
 
 CONTROLS = ("bp", "random", "sign")
 """The rules without which no other row can be read."""
@@ -194,7 +194,7 @@ def listing(waiting: Sequence[Waiting], results: Path, data_root: Path | None, c
         (
             number,
             item.cell,
-            "begun" if item.begun else "done" if _lies(item.cell, results) else "",
+            _state(item, results),
             "?" if item.seconds is None else duration(item.seconds),
             "here" if all(here.get(name, True) for name in item.cell.datasets) else "to be downloaded, else skipped",
         )
@@ -204,5 +204,16 @@ def listing(waiting: Sequence[Waiting], results: Path, data_root: Path | None, c
     return "\n".join([table(rows, ["", "cell", "state", "about", "data"]), *more])
 
 
-def _lies(cell: Cell, results: Path) -> bool:
-    return result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed).exists()
+def _state(item: Waiting, results: Path) -> str:
+    """How far a cell is. The data are left out of account."""
+    cell = item.cell
+    path = result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+    if item.begun or not path.exists():
+        return "begun" if item.begun else ""
+    try:
+        found = load(path)
+    except ResultError:
+        return "damaged"
+    if another(found, cell) is not None:
+        return "to be replaced"
+    return "done" if found.status in ("ok", "diverged") else found.status

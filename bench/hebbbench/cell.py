@@ -39,8 +39,13 @@ class Cell:
 
     @cached_property
     def source_hash(self) -> str:
-        """SHA-256 of the rule's code."""
+        """Fingerprint of the rule's code."""
         return registry.rule_source_hash(self.rule)
+
+    @cached_property
+    def network_hash(self) -> str:
+        """Fingerprint of the network's code."""
+        return registry.architecture_source_hash(self.work.architecture.name)
 
     @cached_property
     def unlabelled(self) -> str | None:
@@ -62,18 +67,20 @@ class Cell:
         Args:
             data: the identity of its data, split → SHA-256; `unlabelled` is one if it learns from such images.
         """
-        return digest(
-            {
-                "numerics": NUMERICS_VERSION,
-                "protocol": self.protocol.hash,
-                "axes": self.axes,
-                "rule": self.rule_name,
-                "source": self.source_hash,
-                "recipe": self.recipe.identity(),
-                "seed": self.seed,
-                "data": data,
-            }
-        )
+        what = {
+            "numerics": NUMERICS_VERSION,
+            "protocol": self.protocol.hash,
+            "axes": self.axes,
+            "rule": self.rule_name,
+            "source": self.source_hash,
+            "recipe": self.recipe.identity(),
+            "seed": self.seed,
+            "data": data,
+        }
+        # Cells from before the network's code was looked at keep the identity they had.
+        if self.network_hash != registry.first_architecture_hash(self.work.architecture.name):
+            what["network"] = self.network_hash
+        return digest(what)
 
     def __str__(self) -> str:
         axes = "".join(f" {name}={value}" for name, value in sorted(self.axes.items()))

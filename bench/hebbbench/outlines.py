@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
+from hebbbench import registry
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import HebbBenchError, ResultError
 from hebbbench.files import write_atomic
@@ -36,7 +37,11 @@ class Outlines:
 
     def of(self, architecture: str, options: dict[str, object], dataset: str) -> Outline | None:
         """The outline of a network for a dataset's samples; None if it cannot be built or counted here."""
-        key = canonical_json([architecture, options, dataset])
+        try:
+            code = registry.architecture_source_hash(architecture)
+        except HebbBenchError:
+            return None
+        key = canonical_json([architecture, options, dataset, code])
         if key not in self._known:
             self._known[key] = _counted(key)
         return self._known[key]
@@ -54,7 +59,7 @@ def _counted(key: str) -> Outline | None:
     from hebbbench.training.outline import count
 
     try:
-        outline = Outline(*count(*json.loads(key)))
+        outline = Outline(*count(*json.loads(key)[:3]))
     except (HebbBenchError, RuntimeError):
         return None
     return outline if outline.operations else None

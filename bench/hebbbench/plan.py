@@ -39,6 +39,14 @@ class KnownRule:
 
 
 @dataclass(frozen=True)
+class KnownArchitecture:
+    """The fingerprint of a network's code, and of the code behind results that do not say which it was."""
+
+    source_hash: str
+    first_hash: str | None
+
+
+@dataclass(frozen=True)
 class Sources:
     """Everything a board is computed from. `root` is the results folder; it shortens paths in messages.
 
@@ -50,6 +58,7 @@ class Sources:
     stored: tuple[Stored, ...]
     root: Path
     given: Mapping[str, str] = field(default_factory=dict)
+    architectures: Mapping[str, KnownArchitecture] = field(default_factory=dict)
 
     def place(self, path: Path) -> str:
         """A stored file's path, starting at `results/` wherever the folder lies on this machine."""
@@ -115,20 +124,29 @@ def gather(results: Path) -> Sources:
         },
         stored=tuple(store.scan(results)) if results.is_dir() else (),
         root=results,
+        architectures=_architectures(registry.architecture_names()),
     )
+
+
+def _architectures(names: Iterable[str]) -> dict[str, KnownArchitecture]:
+    return {
+        name: KnownArchitecture(registry.architecture_source_hash(name), registry.first_architecture_hash(name))
+        for name in names
+    }
 
 
 def narrowed(sources: Sources, protocols: Iterable[str]) -> Sources:
     """The same for these protocols alone: names, or paths of YAML files, which may be of protocols from elsewhere.
 
     Raises:
-        HebbBenchError: there is no such protocol, or its file is malformed.
+        HebbBenchError: there is no such protocol or network, or its file is malformed.
     """
     found = {given: registry.protocol(given) for given in protocols}
     chosen = {protocol.name: protocol for protocol in found.values()}
     given = {protocol.name: text for text, protocol in found.items()}
     stored = tuple(item for item in sources.stored if item.path.relative_to(sources.root).parts[0] in chosen)
-    return replace(sources, protocols=chosen, stored=stored, given=given)
+    networks = {protocol.at(axes).architecture.name for protocol in chosen.values() for axes in axis_points(protocol)}
+    return replace(sources, protocols=chosen, stored=stored, given=given, architectures=_architectures(networks))
 
 
 def axis_points(protocol: Protocol) -> list[Axes]:

@@ -10,16 +10,13 @@ A package outside this repository adds its own by an entry point in the group `h
 from __future__ import annotations
 
 import ast
-import hashlib
 import importlib
 import importlib.util
-import io
 import re
 import sys
-import tokenize
 from collections.abc import Mapping
 from difflib import get_close_matches
-from functools import cache, lru_cache
+from functools import cache
 from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
@@ -29,8 +26,10 @@ from typing import TYPE_CHECKING, Any
 from pydantic.errors import PydanticUserError
 
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, unknown_name
+from hebbbench.fingerprint import code_hash
 from hebbbench.protocol import Protocol, load_protocol
 from hebbbench.recipe import Recipe, load_recipes
+from hebbbench.validation import read_yaml
 
 if TYPE_CHECKING:
     from torch import nn
@@ -118,16 +117,33 @@ def rule_path(name: str) -> Path:
         UnknownNameError: there is none of that name.
         RuleError: the path is no file, or its stem is the name of a rule in the registry.
     """
-    known = _files("rules")
+    return _path("rules", "rule", name, RuleError)
+
+
+def architecture_path(name: str) -> Path:
+    """The file of an architecture given by name or by path.
+
+    Raises:
+        UnknownNameError: there is none of that name.
+        ProtocolError: the path is no file, or its stem is the name of an architecture in the registry.
+    """
+    return _path("architectures", "architecture", name, ProtocolError)
+
+
+def _path(kind: str, singular: str, name: str, failure: type[HebbBenchError]) -> Path:
+    known = _files(kind)
     if not name.endswith(".py"):
         if name not in known:
-            raise unknown_name("rule", name, known, "Or give the path of a .py file.")
+            raise unknown_name(singular, name, known, "Or give the path of a .py file.")
         return known[name][1]
     path = Path(name).resolve()
     if not path.is_file():
-        raise RuleError(f"there is no rule file {name} here: {path} is none. Give its path, or a rule's name.")
+        article = "an" if singular[0] in "aeiou" else "a"
+        raise failure(
+            f"there is no {singular} file {name} here: {path} is none. Give its path, or {article} {singular}'s name."
+        )
     if path.stem in known and not path.samefile(known[path.stem][1]):
-        raise RuleError(f"the name '{path.stem}' of {name} belongs to {known[path.stem][1]}. Rename your file.")
+        raise failure(f"the name '{path.stem}' of {name} belongs to {known[path.stem][1]}. Rename your file.")
     return path
 
 
@@ -139,21 +155,19 @@ def rule(name: str) -> type[Rule]:
     """
     from hebbbench.plasticity.rule import Rule
 
-    return _only_class(_import("rules", name, rule_path(name)), Rule, "rule", RuleError)
+    return _only_class(_import("rules", rule_path(name), RuleError), Rule, "rule", RuleError)
 
 
 def architecture(name: str) -> type[nn.Module]:
-    """The architecture class of that name.
+    """The architecture class of that name, or in the Python file at that path.
 
     Raises:
         UnknownNameError: there is none.
+        ProtocolError: the file cannot be imported, or does not define exactly one architecture.
     """
     from torch import nn
 
-    known = _files("architectures")
-    if name not in known:
-        raise unknown_name("architecture", name, known)
-    module = _import("architectures", name, known[name][1])
+    module = _import("architectures", architecture_path(name), ProtocolError)
     return _only_class(module, nn.Module, "architecture", ProtocolError, mark="layout")
 
 
@@ -161,7 +175,7 @@ _texts: dict[Path, str] = {}
 """What each imported file said: a file edited since, in a notebook say, is imported anew."""
 
 
-def _import(kind: str, name: str, path: Path) -> ModuleType:
+def _import(kind: str, path: Path, failure: type[HebbBenchError]) -> ModuleType:
     entry = _files(kind).get(path.stem)
     try:
         text = path.read_text(encoding="utf-8")
@@ -170,13 +184,13 @@ def _import(kind: str, name: str, path: Path) -> ModuleType:
         if entry is not None and entry[1] == path:
             module = importlib.import_module(f"{entry[0]}.{path.stem}")
             return importlib.reload(module) if edited else module
-        module_name = f"hebbbench_outside.{path.stem}"
+        module_name = f"hebbbench_outside.{kind}.{path.stem}"
         loaded = sys.modules.get(module_name)
         if loaded is not None and loaded.__file__ == str(path) and not edited:
             return loaded
         spec = importlib.util.spec_from_file_location(module_name, path)
         if spec is None or spec.loader is None:
-            raise RuleError(f"{path} cannot be imported.")
+            raise failure(f"{path} cannot be imported.")
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
@@ -188,9 +202,9 @@ def _import(kind: str, name: str, path: Path) -> ModuleType:
     except HebbBenchError:
         raise
     except PydanticUserError as error:
-        raise RuleError(f"{path} cannot be imported: {_untyped(error)}") from error
+        raise failure(f"{path} cannot be imported: {_untyped(error)}") from error
     except Exception as error:
-        raise RuleError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+        raise failure(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
 
 
 def _untyped(error: PydanticUserError) -> str:
@@ -224,7 +238,8 @@ def _only_class(
     ]
     if len(own) != 1:
         names = ", ".join(item.__name__ for item in own) or "none"
-        raise failure(f"{module.__file__} must define exactly one public {kind} class; it defines {names}.")
+        counted = "" if mark == "__doc__" else f" What counts is a {base.__name__} with `{mark}`."
+        raise failure(f"{module.__file__} must define exactly one public {kind} class; it defines {names}.{counted}")
     return own[0]
 
 
@@ -268,41 +283,41 @@ def recipes(rule_name: str) -> dict[str, Recipe]:
 
 
 def rule_source_hash(name: str) -> str:
-    """SHA-256 of a rule file's code lines. Comments, blank lines and docstrings do not count: they change no number.
-
-    Built from the text, not from the syntax tree, whose printed form differs between Python versions.
+    """Fingerprint of a rule file's code.
 
     Raises:
         RuleError: the file is not valid Python.
     """
-    path = rule_path(name)
+    return _source_hash(rule_path(name), RuleError)
+
+
+def architecture_source_hash(name: str) -> str:
+    """Fingerprint of an architecture file's code; of its first code, where that computes the same numbers.
+
+    Raises:
+        ProtocolError: the file is not valid Python.
+    """
+    path = architecture_path(name)
+    found, same = _source_hash(path, ProtocolError), _same_numbers().get(path.stem, [])
+    return same[0] if found in same else found
+
+
+def first_architecture_hash(name: str) -> str | None:
+    """That of the code behind results from before an architecture's code was recorded; None if there are none."""
+    return _same_numbers().get(architecture_path(name).stem, [None])[0]
+
+
+@cache
+def _same_numbers() -> dict[str, list[str]]:
+    """Architecture → fingerprints of all code it has had that computes the same numbers, the first one first."""
+    return read_yaml(Path(str(files("hebbbench.architectures"))) / "code.yaml")
+
+
+def _source_hash(path: Path, failure: type[HebbBenchError]) -> str:
     try:
-        return _code_hash(path.read_text(encoding="utf-8"))
+        return code_hash(path.read_text(encoding="utf-8"))
     except SyntaxError as error:
-        raise RuleError(f"{path} cannot be imported: SyntaxError: {error}") from error
-
-
-@lru_cache(maxsize=512)
-def _code_hash(text: str) -> str:
-    tree = ast.parse(text)
-    lines = text.splitlines()
-    for token in tokenize.generate_tokens(io.StringIO(text).readline):
-        if token.type == tokenize.COMMENT:
-            row, column = token.start
-            lines[row - 1] = lines[row - 1][:column]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
-            _blank(lines, node.body[0])
-    code = "\n".join(line.rstrip() for line in lines if line.strip())
-    return hashlib.sha256(code.encode()).hexdigest()
-
-
-def _blank(lines: list[str], statement: ast.stmt) -> None:
-    """Cut a statement out of the lines, and leave what shares its first and last one. Columns count UTF-8 bytes."""
-    first, last = statement.lineno - 1, (statement.end_lineno or statement.lineno) - 1
-    before = lines[first].encode()[: statement.col_offset].decode()
-    after = lines[last].encode()[statement.end_col_offset :].decode()
-    lines[first : last + 1] = [before + after, *[""] * (last - first)]
+        raise failure(f"{path} cannot be imported: SyntaxError: {error}") from error
 
 
 def summary(name: str) -> str:

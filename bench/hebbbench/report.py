@@ -12,6 +12,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.progress import duration
 from hebbbench.protocol import ALIGNMENT, HEADLINES, SGD
@@ -62,6 +63,9 @@ def another(old: Result, cell: Cell) -> str | None:
         found.append(f"another recipe: {', '.join(changes)}")
     if old.rule.source_hash != cell.source_hash:
         found.append(f"another version of the rule: {old.rule.source_hash[:12]} → {cell.source_hash[:12]}")
+    network = registry.first_architecture_hash(cell.work.architecture.name)
+    if (used := old.architecture.source_hash if old.architecture is not None else network) != cell.network_hash:
+        found.append(f"another version of the network: {(used or 'unknown')[:12]} → {cell.network_hash[:12]}")
     if old.numerics_version != NUMERICS_VERSION:
         found.append(f"another version of the numerics: {old.numerics_version} → {NUMERICS_VERSION}")
     return "; of ".join(found) or None

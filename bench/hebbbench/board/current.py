@@ -73,6 +73,15 @@ def _outdated(found: Mapping[str, Result], sources: Sources) -> dict[str, str]:
             and (metric.split != "test" or not 0 <= metric.value <= 1)
         ):
             return f"{protocol.headline} = {metric.value} on the {metric.split} split is no test accuracy"
+        network = point.architecture.name
+        if network in sources.architectures:
+            code = sources.architectures[network]
+            measured = code.first_hash if result.architecture is None else result.architecture.source_hash
+            if measured != code.source_hash:
+                return (
+                    f"measured with other code of architecture '{network}': hash {(measured or 'not recorded')[:12]} "
+                    f"(today: {code.source_hash[:12]})"
+                )
         known = sources.rules.get(rule)
         if known is None:
             return None

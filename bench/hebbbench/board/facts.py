@@ -30,6 +30,7 @@ def _facts(result: Result) -> dict[str, str]:
         "numerics version": str(result.numerics_version),
         "rule": result.rule.name,
         "rule code": result.rule.source_hash[:12],
+        **({} if result.architecture is None else {"architecture code": result.architecture.source_hash[:12]}),
         "recipe from": recipe.provenance + (f", {recipe.search.trials} trials" if recipe.search is not None else ""),
         **flat(recipe.identity(), "recipe"),
         **{f"data {split}": digest[:12] for split, digest in result.data.identity.items()},

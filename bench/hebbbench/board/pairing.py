@@ -69,7 +69,8 @@ def find_side(given: str, letter: str, root: Path, sources: Callable[[], Sources
     measured = {result.rule.name for result in current}
     if name in registry.rule_names():
         raise ResultError(
-            f"rule '{name}' has no results under {root}/ that count. Rules that have: {text.few(sorted(measured), 8)}."
+            f"rule '{name}' has no results under {root}/ that count. Rules that have: "
+            f"{text.few(sorted(measured), 8) or 'none'}."
         )
     raise HebbBenchError(
         f"'{given}' is neither a rule with results under {root}/, nor a result file or folder. "

@@ -167,7 +167,11 @@ def _each_once(results: Iterable[Result]) -> list[Result]:
         row = canonical_json([result.protocol.name, result.rule.name, result.axes])
         place = f"{row} {result.seed}"
         first = rows.setdefault(row, result)
-        if places.setdefault(place, result).cell != result.cell or _work(first) != _work(result):
+        if (
+            places.setdefault(place, result).cell != result.cell
+            or _work(first) != _work(result)
+            or _other_network(first, result)
+        ):
             raise ResultError(
                 f"the results of '{result.rule.name}' under '{result.protocol.name}' (seeds {first.seed} and "
                 f"{result.seed}) differ in more than their seed: protocol, code or recipe. Name the protocol, which "
@@ -179,3 +183,8 @@ def _each_once(results: Iterable[Result]) -> list[Result]:
 def _work(result: Result) -> tuple[object, ...]:
     """What all seeds of a row have in common."""
     return result.protocol.hash, result.rule.source_hash, result.numerics_version, result.recipe.identity()
+
+
+def _other_network(one: Result, other: Result) -> bool:
+    """Whether both say which code their networks had, and it is not the same."""
+    return None not in (one.architecture, other.architecture) and one.architecture != other.architecture

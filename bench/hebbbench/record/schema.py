@@ -52,6 +52,13 @@ class RuleRef(Strict):
     signals: list[str] = Field(description="what `delta` asked to see")
 
 
+class ArchitectureRef(Strict):
+    """Which network was trained: the protocol's name for it, and the fingerprint of its file's code, as of a rule's."""
+
+    name: str
+    source_hash: Hash
+
+
 class Samples(Strict):
     """How many samples each split held."""
 
@@ -214,6 +221,10 @@ class Result(Strict):
     protocol: ProtocolRef
     axes: dict[str, AxisValue]
     rule: RuleRef
+    architecture: ArchitectureRef | None = Field(
+        default=None,
+        description="left out of results from before it was recorded, which are of each network's first code",
+    )
     recipe: Resolved
     seed: NonNegativeInt
     data: DataRef
@@ -242,9 +253,9 @@ class Result(Strict):
 
     @model_serializer(mode="wrap")
     def _without_absent_parts(self, whole: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Results from before there were cards and counted work keep their canonical text."""
+        """Results from before there were cards, counted work and networks' code keep their canonical text."""
         plain: dict[str, Any] = whole(self)
-        for part in ("card", "work"):
+        for part in ("architecture", "card", "work"):
             if getattr(self, part) is None:
                 plain.pop(part, None)
         return plain

@@ -81,6 +81,7 @@ class Measured:
             rule=schema.RuleRef(
                 name=cell.rule_name, source_hash=cell.source_hash, signals=list(registry.rule(cell.rule).signals)
             ),
+            architecture=schema.ArchitectureRef(name=cell.work.architecture.name, source_hash=cell.network_hash),
             recipe=cell.recipe,
             seed=cell.seed,
             data=schema.DataRef(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import inspect
 import math
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from hebbbench import registry
 from hebbbench.data.batches import Layout
-from hebbbench.errors import ProtocolError, suggestion
+from hebbbench.errors import ProtocolError, one_line, place_in, suggestion
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.signals import weight_rows
 from hebbbench.rng import generator
@@ -41,7 +41,8 @@ def build_model(
             size.
 
     Raises:
-        ProtocolError: an option does not exist, or the network cannot be built with these.
+        ProtocolError: an option does not exist, the network cannot be built with these, or it is not what an
+            architecture is.
     """
     kind = registry.architecture(name)
     known = [key for key in inspect.signature(kind).parameters if key not in ("input_shape", "classes")]
@@ -51,11 +52,18 @@ def build_model(
     height, width, channels = shape
     try:
         with torch.device("meta") if outline else nullcontext():
-            return kind(input_shape=(channels, height, width), classes=classes, **options)
-    except (TypeError, ValueError, RuntimeError) as error:
+            model = kind(input_shape=(channels, height, width), classes=classes, **options)
+    except Exception as error:
         raise ProtocolError(
-            f"architecture '{name}' cannot be built with {options} for {height}×{width}×{channels} images: {error}"
+            f"architecture '{name}' cannot be built with {options} for {height}×{width}×{channels} images: "
+            f"{one_line(error).removesuffix('.')}{place_in(error, registry.architecture_path(name))}."
         ) from error
+    if model.layout not in get_args(Layout):
+        raise ProtocolError(f"architecture '{name}': layout = {model.layout!r}. Valid: {', '.join(get_args(Layout))}.")
+    for part, what in (("body", "what makes the features"), ("head", "the read-out behind them")):
+        if not isinstance(getattr(model, part, None), nn.Module):
+            raise ProtocolError(f"architecture '{name}' has no module `{part}`, {what}. Set self.{part} in __init__.")
+    return model
 
 
 def initialise(weights: list[nn.Parameter], init: Init, seed: int) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from hebbbench import registry
 from hebbbench.data import dataset_spec
+from hebbbench.errors import HebbBenchError, ProtocolError, one_line, place_in
 from hebbbench.training.counter import Counter
 from hebbbench.training.network import ACTIVATIONS, blank_input, build_model
 
@@ -17,7 +19,7 @@ def count(architecture: str, options: dict[str, object], dataset: str) -> tuple[
     """Operations of a forward pass through body and read-out, and the number of features.
 
     Raises:
-        HebbBenchError: the network cannot be built for the dataset's samples with these options.
+        HebbBenchError: the network cannot be built for the dataset's samples with these options, or cannot answer one.
     """
     spec = dataset_spec(dataset)
     model = build_model(architecture, options, spec.shape, spec.classes, outline=True).eval()
@@ -25,7 +27,21 @@ def count(architecture: str, options: dict[str, object], dataset: str) -> tuple[
         for name, child in module.named_children():
             if isinstance(child, SHAPELESS):
                 setattr(module, name, nn.Identity())
-    with torch.no_grad(), Counter() as counter:
-        features = model.body(blank_input(model, spec.shape, 1, "meta"))
-        model.head(features)
+    try:
+        with torch.no_grad(), Counter() as counter:
+            features = model.body(blank_input(model, spec.shape, 1, "meta"))
+            answers = model.head(features)
+    except HebbBenchError:
+        raise
+    except Exception as error:
+        place = place_in(error, registry.architecture_path(architecture))
+        raise ProtocolError(
+            f"architecture '{architecture}' with {options} fails on one sample of {spec.name}: "
+            f"{type(error).__name__}: {one_line(error).removesuffix('.')}{place}."
+        ) from error
+    if features.dim() != 2 or answers.shape != (1, spec.classes):
+        raise ProtocolError(
+            f"architecture '{architecture}' with {options} makes features {tuple(features.shape)} and answers "
+            f"{tuple(answers.shape)} of one sample of {spec.name}. Make it (1, features) and (1, {spec.classes})."
+        )
     return counter.operations, features.numel()

@@ -11,6 +11,7 @@ from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, one_line, place_in
 from hebbbench.plasticity.attach import PlasticLayer
+from hebbbench.training import outline
 from hebbbench.training.learner import Learner
 
 
@@ -31,6 +32,7 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
         )
     for name in cell.datasets:
         dataset_spec(name)
+    outline.count(cell.work.architecture.name, cell.recipe.architecture, spec.name)
     where = given or registry.recipe_place(cell.rule, cell.protocol.name)
     lists = _check_hyperparameters(cell, where)
     try:
