@@ -6,6 +6,7 @@
 Koplow, Poggio & Ziyin 2025, "Emergence of Hebbian Dynamics in Regularized Non-Local Learners", Appendix B.3. It
 shows that Hebbian alignment needs no learning: with weight decay the push must be outwards at equilibrium. The
 paper leaves open whether W* is cut to length before s_red looks at it (`clip_first`), and how large P is (`scale`).
+Each layer has an r of its own here, and layers that the rule does not govern stay as they were drawn.
 ‖·‖ is read as the Frobenius norm. As printed, s_red grows ‖w‖ while a step of W* is shorter than about 2‖w‖.
 """
 

@@ -372,6 +372,21 @@ def test_the_board_shows_one_matrix_with_published_numbers_below(tmp_path):
     assert row.count("(2)") == 2
     assert "*−0.10 ± 0.01*" in next(line for line in lines if line.startswith("| *published*"))
     assert not any("%" in line for line in lines)
+    assert not any(line.startswith("| bp, ") for line in lines)
+
+
+def test_a_published_number_of_another_layer_stands_below_that_layers_cosines(tmp_path):
+    axes = {"decay": {"path": "training.optimizer.weight_decay", "values": [0.0, 0.01]}}
+    entry = {"rule": "bp", "value": 0.5, "source": "a paper", "axes": {"decay": 0.0}, "beside": "alignment.fc1"}
+    other = {**entry, "axes": {"decay": 0.01}, "beside": "alignment.fc9"}
+    protocol = work(axes=axes, published=[entry, other])
+    assert protocol.hash == work(axes=axes).hash
+    results = list(run_cells(cells(protocol, ["bp"], [0], {}), tmp_path, Settings(), Silent()))
+    rows = [line for line in section(protocol, results) if line.startswith(("| bp", "| *"))]
+    assert [row.split("|")[1].strip() for row in rows] == ["bp", "bp, fc1", "bp, fc9", "*published*"]
+    measured = results[0].metrics["alignment.fc1"].value
+    assert f"{measured:.3f}".replace("-", "−") in rows[1]
+    assert rows[2].count("not measured (1)") == 2
 
 
 def test_a_headline_needs_the_section_it_is_measured_by():

@@ -157,7 +157,12 @@ def axis_points(protocol: Protocol) -> list[Axes]:
 
 def headline(result: Result, protocol: Protocol) -> float | None:
     """The protocol's headline metric (a fraction), if the cell finished and could measure it."""
-    metric = result.metrics.get(protocol.headline)
+    return value_of(result, protocol.headline)
+
+
+def value_of(result: Result, name: str) -> float | None:
+    """A metric, if the cell finished and could measure it."""
+    metric = result.metrics.get(name)
     return metric.value if result.status == "ok" and metric is not None else None
 
 

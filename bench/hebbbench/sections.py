@@ -195,6 +195,9 @@ class Published(Strict):
     value: Annotated[float, Field(ge=-1, le=1)]
     sd: NonNegativeFloat | None = None
     metric: str = "test accuracy"
+    beside: Annotated[str, Field(pattern=r"^alignment\.[a-z0-9_.]+$")] | None = Field(
+        None, description="the measured cosine it belongs beside, where that is not the headline: of another layer, say"
+    )
     source: str
     note: str = ""
     axes: dict[str, AxisValue] = {}

@@ -14,7 +14,7 @@ from hebbbench.board import text
 from hebbbench.board.section import measured_by, missing_runs
 from hebbbench.board.statistics import BySeed, Summary, summarise
 from hebbbench.board.text import NOTHING, plain, sentence
-from hebbbench.plan import Axes, CellStatus, axis_points, headline
+from hebbbench.plan import Axes, CellStatus, axis_points, value_of
 from hebbbench.protocol import SGD, Protocol
 from hebbbench.record.schema import Result
 from hebbbench.sections import Published
@@ -73,7 +73,7 @@ def alignments(protocol: Protocol, rules: Sequence[str], results: Sequence[Resul
     for result in sorted(results, key=lambda result: result.seed):
         found.setdefault(_key(result.rule.name, result.axes), []).append(result)
     rows = [
-        _row(protocol, rule, axes, found[key])
+        _row(protocol.headline, rule, axes, found[key])
         for rule in rules
         for axes in axis_points(protocol)
         if (key := _key(rule, axes)) in found
@@ -81,9 +81,9 @@ def alignments(protocol: Protocol, rules: Sequence[str], results: Sequence[Resul
     return Alignments(protocol, tuple(rows))
 
 
-def _row(protocol: Protocol, rule: str, axes: Axes, results: Sequence[Result]) -> AlignmentRow:
-    values = {result.seed: headline(result, protocol) for result in results}
-    fates = Counter(_fate(result, protocol) for result in results if values[result.seed] is None)
+def _row(metric: str, rule: str, axes: Axes, results: Sequence[Result]) -> AlignmentRow:
+    values = {result.seed: value_of(result, metric) for result in results}
+    fates = Counter(_fate(result, metric) for result in results if values[result.seed] is None)
     return AlignmentRow(
         axes,
         rule,
@@ -93,11 +93,13 @@ def _row(protocol: Protocol, rule: str, axes: Axes, results: Sequence[Result]) -
     )
 
 
-def _fate(result: Result, protocol: Protocol) -> str:
+def _fate(result: Result, name: str) -> str:
     """Why a result has no cosine, in a word or two."""
-    metric = result.metrics.get(protocol.headline)
-    if result.status != "ok" or metric is None or metric.reason is None:
+    metric = result.metrics.get(name)
+    if result.status != "ok":
         return result.status
+    if metric is None or metric.reason is None:
+        return "not measured"
     return metric.reason.partition(":")[0]
 
 
@@ -131,7 +133,7 @@ def alignment_lines(measured: Alignments, cells: Sequence[CellStatus], folder: s
 
 def asked(protocol: Protocol) -> str:
     """What the numbers are, and how they are to be read."""
-    layer = protocol.headline.partition(".")[2].removesuffix(SGD)
+    layer = _layer(protocol.headline)
     sgd = protocol.headline.endswith(SGD)
     other, mover = DESCENT if sgd else HEBBIAN
     window = protocol.alignment.window if protocol.alignment is not None else 0
@@ -169,9 +171,16 @@ def matrix(measured: Alignments) -> tuple[list[str], list[Line]]:
             named = [str(point[name]) for name in outer]
             lines.append(Line(rule, False, named, [_cell(at.get(key)) for key in keys]))
             printed = [published.get(key) for key in keys]
+            for metric in dict.fromkeys(entry.beside for entry in printed if entry is not None and entry.beside):
+                others = [_row(metric, rule, at[key].axes, at[key].results) if key in at else None for key in keys]
+                lines.append(Line(f"{rule}, {_layer(metric)}", False, named, [_cell(row) for row in others]))
             if any(printed):
                 lines.append(Line(rule, True, named, [_printed(entry) for entry in printed]))
     return header, lines
+
+
+def _layer(metric: str) -> str:
+    return metric.partition(".")[2].removesuffix(SGD)
 
 
 def _lines_of_matrix(measured: Alignments) -> list[str]:
