@@ -213,6 +213,11 @@ def reference_hebb(x_patches: Tensor, weight: Tensor, activity: str) -> Tensor:
     return _tensor(mean_outer(fired(potentials(x, w), activity), x))
 
 
+def reference_anti_hebb(x_patches: Tensor, weight: Tensor, activity: str) -> Tensor:
+    """Δw_k = −(mean over rows of y_k x)."""
+    return -reference_hebb(x_patches, weight, activity)
+
+
 def reference_subspace(x_patches: Tensor, weight: Tensor) -> Tensor:
     """Δw_k = mean over rows of y_k (x − what all units together make of x)."""
     x, w = _floats(x_patches), _floats(weight)

@@ -43,6 +43,9 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("hebb", {}),
     ("hebb", {"activity": "relu"}),
     ("hebb", {"activity": "tanh"}),
+    ("anti_hebb", {}),
+    ("anti_hebb", {"activity": "relu"}),
+    ("anti_hebb", {"activity": "tanh"}),
     ("subspace", {}),
     ("hpca", {}),
     ("hpca", {"activity": "linear", "scaled": False}),
@@ -591,7 +594,13 @@ def test_every_unit_of_linear_hebb_finds_the_first_component():
     torch.testing.assert_close((weight @ components[0]).abs(), torch.ones(3).double(), rtol=0, atol=1e-10)
 
 
-UNIT_NORM = ["hebb", "kwta", "hebbnet", "liuson", "liuson_triangle"]
+def test_every_unit_of_linear_anti_hebb_finds_the_last_component():
+    x, components = spread_data()
+    weight = trained("anti_hebb", {}, x, units=3, lr=0.1, steps=2000)
+    torch.testing.assert_close((weight @ components[-1]).abs(), torch.ones(3).double(), rtol=0, atol=1e-8)
+
+
+UNIT_NORM = ["hebb", "anti_hebb", "kwta", "hebbnet", "liuson", "liuson_triangle"]
 
 
 @pytest.mark.parametrize("rule", LAYERWISE)
