@@ -47,7 +47,7 @@ class Data(Growing):
     A teacher's inputs are numbers already: its mean and std are empty.
     """
 
-    later: ClassVar = frozenset({"unlabelled"})
+    later: ClassVar = frozenset({"unlabelled", "whiten"})
 
     dataset: str
     unlabelled: str | None = Field(
@@ -57,6 +57,10 @@ class Data(Growing):
     mean: list[float]
     std: list[PositiveFloat]
     augment: Literal["none", "crop-flip", "resized-crop-flip"] = "none"
+    whiten: PositiveFloat | None = Field(
+        None,
+        description="ZCA whitening over all pixels and channels, with this added to each variance; none by default",
+    )
 
 
 class Architecture(Strict):

@@ -30,11 +30,12 @@ def protocol_page(protocol: Protocol) -> str:
     samples = f"{spec.name}: {counts}, {spec.counts['test']} test samples of {'×'.join(map(str, spec.shape))}"
     augmented = f"; augmentation {data.augment}" if data.augment != "none" else ""
     bare = f"; rules that see no label learn from {data.unlabelled}" if data.unlabelled else ""
+    white = f"; ZCA whitening with {data.whiten} added to each variance" if data.whiten is not None else ""
     defaults = protocol.training.model_dump(mode="json", exclude_none=True)
     facts = {
         "hash": protocol.hash,
         "data": f"{samples}{augmented}{bare}",
-        "input": f"(pixel/255 − mean)/std, mean {data.mean}, std {data.std}" if data.mean else None,
+        "input": f"(pixel/255 − mean)/std, mean {data.mean}, std {data.std}{white}" if data.mean else None,
         "training": f"up to {protocol.budget.epochs} epochs; by default {_compact(defaults)}",
         "free": ", ".join(protocol.free) or "hyper-parameters only",
         "probe": _compact(probe.model_dump(mode="json")) if probe is not None else None,

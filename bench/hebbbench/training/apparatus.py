@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -13,13 +14,18 @@ from hebbbench.cell import Cell
 from hebbbench.data import Dataset, EncodedSplit, Split, dataset_spec, split_indices
 from hebbbench.data.batches import Batches, Pairs
 from hebbbench.data.decoding import Decoded
-from hebbbench.progress import Reporter
+from hebbbench.data.whitening import WhitenedBatches, Whitening
+from hebbbench.progress import Reporter, duration
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.interrupt import TimeLimit
 from hebbbench.training.learner import Learner
 from hebbbench.training.measured import Measured
 from hebbbench.training.network import architecture_layout
+from hebbbench.validation import canonical_json
 from hebbbench.world import ALONE, World
+
+_whitenings: dict[str, Whitening] = {}
+"""The last one that was made, by what it depends on: cells of one protocol share it."""
 
 
 class Apparatus:
@@ -107,4 +113,19 @@ class Apparatus:
         form |= {"layout": architecture_layout(self.cell.work.architecture.name), "augment": data.augment}
         if isinstance(split, EncodedSplit):
             return Decoded(split, self.dataset.shape[0], **form)
-        return Batches(split.images, split.labels, **form)
+        plain = Batches(split.images, split.labels, **form)
+        if data.whiten is None or isinstance(self.dataset.train, EncodedSplit):
+            return plain
+        return WhitenedBatches(plain, self._whitening(self.dataset.train, data.whiten))
+
+    def _whitening(self, train: Split, smoothing: float) -> Whitening:
+        """How the cell's images are whitened, from the training split less what is held out; made once a process."""
+        data = self.cell.work.data
+        key = canonical_json([self.dataset.identity, data.validation, smoothing, data.mean, data.std, str(self.device)])
+        if key not in _whitenings:
+            began = time.monotonic()
+            plain = Batches(train.images, train.labels, device=self.device, mean=data.mean, std=data.std, layout="flat")
+            _whitenings.clear()
+            _whitenings[key] = Whitening(plain, self.train_indices, smoothing)
+            self.reporter.say(f"  whitening found in {duration(time.monotonic() - began)}")
+        return _whitenings[key]

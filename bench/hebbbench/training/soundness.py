@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from traceback import walk_tb
 
 import torch
 
 from hebbbench import registry
 from hebbbench.cell import Cell
-from hebbbench.data import dataset_spec
+from hebbbench.data import DatasetSpec, dataset_spec
+from hebbbench.data.whitening import LARGEST
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, one_line, place_in
 from hebbbench.plasticity.attach import PlasticLayer
+from hebbbench.protocol import Protocol
 from hebbbench.training import outline
 from hebbbench.training.learner import Learner
 
@@ -33,6 +36,7 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
     for name in cell.datasets:
         dataset_spec(name)
     outline.count(cell.work.architecture.name, cell.recipe.architecture, spec.name)
+    check_whitening(cell.work, spec)
     where = given or registry.recipe_place(cell.rule, cell.protocol.name)
     lists = _check_hyperparameters(cell, where)
     try:
@@ -45,6 +49,20 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
         raise
     except Exception as error:
         raise broken(cell, error) from error
+
+
+def check_whitening(work: Protocol, spec: DatasetSpec) -> None:
+    """Refuse to whiten what is no small image.
+
+    Raises:
+        ProtocolError: the protocol asks for it.
+    """
+    small = spec.teacher is None and spec.raw is None and math.prod(spec.shape) <= LARGEST
+    if work.data.whiten is not None and not small:
+        raise ProtocolError(
+            f"protocol '{work.name}': data.whiten = {work.data.whiten} is for images of one size and up to {LARGEST} "
+            f"numbers; those of '{spec.name}' are none. Leave it out."
+        )
 
 
 def _check_hyperparameters(cell: Cell, where: str) -> bool:
