@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -152,6 +153,24 @@ def test_the_command_lists_and_then_runs_what_is_missing(lab, call):
     assert f"Nothing is missing under {lab.results}." in out
 
 
+def test_one_bad_file_is_skipped_and_told(lab, call):
+    narrow = ("--missing", "-p", "digits-mlp", "-r", "random", "-s", "0-1")
+    path = lab.results / "digits-mlp" / "random" / "seed-0.json"
+    path.parent.mkdir(parents=True)
+    path.write_text("{")
+    code, out, err = call(*narrow, "--dry-run")
+    assert re.search(r"digits-mlp · random · seed 0 +damaged", out)
+    code, out, err = call(*narrow)
+    assert (code, err) == (1, "")
+    assert re.search(r"skipped: .*seed-0\.json is not valid JSON", out)
+    assert stored(lab.results) == ["digits-mlp/random/seed-0.json", "digits-mlp/random/seed-1.json"]
+    edited = path.with_name("seed-1.json")
+    edited.write_text(edited.read_text().replace('"seed": 1', '"seed":  1'))
+    code, _, err = call("-p", "digits-mlp", "-r", "random", "-s", "1")
+    assert code == 2
+    assert "was edited by hand. Delete it, and run the cell again" in err
+
+
 def unreachable(spec: DatasetSpec, *_: object) -> None:
     raise DataError(f"{spec.hub_id} on the Hugging Face hub: it cannot be read.")
 
@@ -186,6 +205,8 @@ def test_cells_without_their_data_are_skipped_with_one_line(lab, call, monkeypat
         (("--missing", "-p", "digits-mpl"), "no protocol 'digits-mpl'. Did you mean 'digits-mlp'?"),
         (("--missing", "-r", "softheb"), "no rule 'softheb'. Did you mean 'softhebb'?"),
         (("--missing", "-p", "digits-mlp", "--axis", "width=3"), "has no axis 'width'"),
+        (("--missing", "--axis", "dpeth=5"), "no protocol of the board takes --axis dpeth=5"),
+        (("--missing", "--seed", "99"), "no board counts seed 99"),
         (("--missing", "--time-limit", "soon"), "'soon' is no stretch of time"),
         (("--missing", "--results", "nope"), "there is no results folder nope. Name one that exists with --results."),
         (

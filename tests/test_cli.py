@@ -185,6 +185,49 @@ def test_a_network_in_a_file_of_ones_own_is_run_and_run_again_once_it_is_another
     assert trained == ["random 0"] * 2
 
 
+def test_two_rules_of_one_name_are_refused_before_anything_runs(lab, call, trained):
+    paths = []
+    for folder in ("a", "b"):
+        (lab.root / folder).mkdir()
+        Path(lab.rule("mine", "grad: return -grad")).rename(lab.root / folder / "mine.py")
+        paths += ["-r", str(lab.root / folder / "mine.py")]
+    code, _, err = call("run", "-p", lab.protocol_file(), *paths)
+    assert (code, trained) == (2, [])
+    assert "two rules are called 'mine': " in err
+    assert call("run", "-p", lab.protocol_file(), *paths[:2], *paths[:2])[0] == 0
+
+
+def test_a_failure_does_not_cost_the_result_of_the_same_cell(lab, call, monkeypatch):
+    arguments = ("run", "-p", lab.protocol_file(), "-r", "bp")
+    call(*arguments)
+    (path,) = (lab.root / "runs").rglob("*.json")
+    before = path.read_bytes()
+
+    def fail(*_: object) -> None:
+        raise MemoryError("no room")
+
+    monkeypatch.setattr(course.Course, "_measure", fail)
+    code, out, _ = call(*arguments, "--force")
+    assert code == 1
+    assert "the earlier result of this very cell stays" in out
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("device", ["meta", "mps", "xla"])
+def test_a_device_that_cells_do_not_run_on_is_refused(lab, call, device):
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "--device", device)
+    assert (code, err) == (
+        2,
+        f"hebbbench: device '{device}' is none that cells run on. Valid: cpu, cuda, cuda:0, cuda:1, ….\n",
+    )
+
+
+def test_the_next_command_names_the_folder_of_results_if_it_is_another(lab, call):
+    arguments = ("run", "-p", lab.protocol_file(), "-r", "random")
+    assert "--seed all\n" in call(*arguments)[1]
+    assert "--seed all --results other\n" in call(*arguments, "--results", "other")[1]
+
+
 def test_a_recipe_for_a_name_much_like_the_protocols_is_not_passed_over_in_silence(lab, call):
     path = Path(lab.rule("mine", "grad: return -grad"))
     recipes = "recipes: {{{}: {{provenance: default, optimizer: {{lr: 0.0123}}}}}}\n"

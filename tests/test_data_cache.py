@@ -96,7 +96,14 @@ def _edit_meta(folder: Path, **changes: object) -> None:
     (folder / "meta.json").write_text(json.dumps({**meta, **changes}))
 
 
+def _relabel(folder: Path) -> None:
+    labels = np.load(folder / "train_labels.npy")
+    np.save(folder / "train_labels.npy", labels[::-1])
+
+
 DAMAGE = {
+    "labels swapped": _relabel,
+    "meta without seals": lambda f: _edit_meta(f, sealed=None),
     "images truncated": lambda f: _truncate(f / "train_images.npy"),
     "labels truncated": lambda f: _truncate(f / "test_labels.npy"),
     "images empty": lambda f: os.truncate(f / "test_images.npy", 0),
@@ -121,6 +128,16 @@ def test_damaged_entry_is_rebuilt_and_never_used(damage, where):
     assert np.array_equal(data.load(GREY.name, **where).train.images, expected)
     assert caching.open_entry(_entry(where), GREY) is not None
     assert len(list(where["cache"].iterdir())) == 1
+
+
+def test_a_copied_entry_is_whole(where, monkeypatch):
+    data.load(GREY.name, **where)
+    for path in _entry(where).glob("*.npy"):
+        os.utime(path, (1, 1))
+    assert caching.open_entry(_entry(where), GREY) is not None
+    monkeypatch.setattr(caching, "_digest", lambda path: "another")
+    assert caching.open_entry(_entry(where), GREY) is None
+    assert caching.open_entry(_entry(where), GREY, touched=True) is not None
 
 
 def test_damaged_entry_without_a_source_is_an_error(where):

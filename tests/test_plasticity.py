@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hebbbench import Pre, Rule, hebb, registry
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, UnknownNameError
 from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.procedure import Procedure
 from hebbbench.plasticity.rule import SIGNALS
 from hebbbench.plasticity.select import select
 
@@ -679,3 +680,88 @@ def test_a_hash_sign_within_a_string_is_no_comment(tmp_path):
 def test_a_broken_file_has_no_hash(tmp_path):
     with pytest.raises(HebbBenchError, match="SyntaxError"):
         registry.rule_source_hash(write(tmp_path, "class Broken(:\n"))
+
+
+# Rules that break their contract
+
+
+def breaking(**methods) -> type[Rule]:
+    """A rule with these methods, and an update of zero if it has none."""
+
+    def delta(self, weight):
+        return torch.zeros_like(weight)
+
+    return type("Breaking", (Rule,), {"__module__": __name__, "delta": delta, **methods})
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (None, r"rule Breaking: init returned None; it must return a dict of tensors"),
+        ({"t": 0.5}, r"init returned 0\.5 as 't'; state is tensors, .* Write torch\.tensor\(0\.5\)"),
+    ],
+)
+def test_a_state_that_is_no_dictionary_of_tensors_is_refused(net, state, message):
+    def init(self, weight):
+        return state
+
+    with pytest.raises(RuleError, match=message):
+        attach(net, breaking(init=init))
+
+
+def test_a_procedures_state_is_looked_at_as_well(net):
+    def begin(self, network):
+        return {"a": 1}
+
+    def step(self, network, input, labels):
+        return network.head(input).sum()
+
+    rule = type("Stepping", (Rule,), {"__module__": __name__, "begin": begin, "step": step})
+    with pytest.raises(RuleError, match="rule Stepping: begin returned 1 as 'a'"):
+        Procedure(rule(), net)
+
+
+@pytest.mark.parametrize("signal", ["weight", "labels", "post", "input"])
+def test_a_rule_may_not_write_to_what_it_is_shown(net, x, signal):
+    scope: dict = {}
+    code = "def delta(self, weight):" if signal == "weight" else f"def delta(self, weight, {signal}):"
+    exec(f"{code}\n    {signal}.mul_(1)\n    return weight * 0", {}, scope)
+    plasticity = attach(net, breaking(delta=scope["delta"]), ("fc1",))
+    with (
+        pytest.raises(RuleError, match=f"layer 'body.fc1': delta writes to its {signal}, .*{signal}.clone\\(\\)"),
+        torch.no_grad(),
+        plasticity.learning(LABELS, x),
+    ):
+        net(x)
+
+
+@pytest.mark.parametrize(
+    ("kept", "message"),
+    [
+        (
+            lambda weight: weight.norm(dim=1, keepdim=True),
+            r"constrain has shape \(5, 1\); .* rows, \(5, 6\) \(out, in\)",
+        ),
+        (lambda weight: weight[:1], r"constrain has shape \(1, 6\)"),
+        (lambda weight: None, r"constrain returned None"),
+    ],
+)
+def test_a_constraint_of_another_shape_is_refused(net, kept, message):
+    def constrain(self, weight):
+        return kept(weight)
+
+    with pytest.raises(RuleError, match=message):
+        attach(net, breaking(constrain=constrain), ("fc1",)).constrain()
+
+
+def test_a_rule_that_ends_the_program_is_told_by_name(net, x):
+    def delta(self, weight):
+        raise SystemExit(75)
+
+    plasticity = attach(net, breaking(delta=delta), ("fc1",))
+    with (
+        pytest.raises(RuleError, match=r"layer 'body.fc1': delta calls sys.exit\(75\)"),
+        torch.no_grad(),
+        plasticity.learning(LABELS),
+    ):
+        net(x)

@@ -111,6 +111,24 @@ def test_a_rule_by_path_is_the_class_in_that_file(tmp_path):
     assert "mine" not in registry.rule_names()
 
 
+def test_a_file_that_ends_the_program_is_an_error(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text("import sys\n\nsys.exit(3)\n")
+    with pytest.raises(RuleError, match=r"mine\.py cannot be imported: it calls sys\.exit\(3\)"):
+        registry.rule(str(path))
+
+
+def test_a_protocol_by_path_may_not_take_a_registered_name(tmp_path):
+    known = registry._files("protocols")["digits-mlp"][1]
+    assert registry.protocol(str(known)).name == "digits-mlp"
+    path = tmp_path / "digits-mlp.yaml"
+    path.write_text(known.read_text().replace("epochs: 30", "epochs: 3"))
+    with pytest.raises(
+        ProtocolError, match=r"the name 'digits-mlp' of .* belongs to .*Rename the file and the protocol"
+    ):
+        registry.protocol(str(path))
+
+
 def test_two_files_of_one_name_are_two_rules(tmp_path):
     for folder, name in (("a", "First"), ("b", "Second")):
         (tmp_path / folder).mkdir()

@@ -303,7 +303,9 @@ def test_a_corrupt_checkpoint_is_discarded_and_the_bits_are_the_same(lab, conten
     path = lab.cache / "checkpoints" / f"{whole.cell}.pt"
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(content)
-    result = lab.run(cell)
+    said = At()
+    result = lab.run(cell, said)
+    assert any("checkpoint is damaged" in line for line in said.said)
     assert (result.status, result.reason) == ("ok", None)
     assert result.measurement() == whole.measurement()
     assert not path.exists()

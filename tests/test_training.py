@@ -366,7 +366,7 @@ def test_run_by_name_gives_what_the_cell_gives_and_finds_it_again(lab):
     result = run(protocol, "bp", seed=3, recipe=recipe, results=lab.results)
     assert result.measurement() == lab.run(lab.cell("bp", protocol, 3)).measurement()
     seen = At()
-    assert run(protocol, "bp", seed=3, recipe=recipe, results=lab.results, reporter=seen) == result
+    assert run(protocol, "bp", seed=3, recipe=recipe, results=str(lab.results), reporter=seen) == result
     assert seen.phases == []
 
 

@@ -320,6 +320,15 @@ def test_a_space_without_key_or_values_is_refused_with_an_example(text):
         parse_space([text])
 
 
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [(["epochs=2", "epochs=3"], "names epochs a second time"), (["epochs=2,2"], "repeats a value")],
+)
+def test_a_key_or_a_value_given_twice_is_refused(texts, message):
+    with pytest.raises(ProtocolError, match=f"{message}\\. Give each key once, with each value once"):
+        parse_space(texts)
+
+
 def test_the_command_prints_a_recipe_that_can_be_used_as_it_stands(lab, monkeypatch, capsys):
     from hebbbench.cli import main
 

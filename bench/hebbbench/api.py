@@ -26,7 +26,7 @@ def run(
     seed: int = 0,
     axes: dict[str, AxisValue] | None = None,
     recipe: Recipe | dict[str, Any] | None = None,
-    results: Path | None = None,
+    results: str | Path | None = None,
     settings: Settings | None = None,
     reporter: Reporter | None = None,
 ) -> Result:
@@ -46,7 +46,7 @@ def run(
         HebbBenchError: a name, a recipe or the data is wrong; nothing has been trained.
     """
     found = protocol if isinstance(protocol, Protocol) else registry.protocol(str(protocol))
-    if not isinstance(seed, int) or seed < 0:
+    if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ProtocolError(f"seed = {seed!r} is no whole number from 0; protocol '{found.name}' has {found.seeds}.")
     if isinstance(recipe, dict):
         recipe = validate(Recipe, recipe, "recipe")
@@ -60,4 +60,4 @@ def run(
     (cell,) = asked
     settings, reporter = settings or Settings(), reporter or Silent()
     measure = partial(card_of_cell, cell, settings.cache, reporter.say)
-    return run_cell(cell, results, settings, reporter, card=measure)
+    return run_cell(cell, None if results is None else Path(results), settings, reporter, card=measure)

@@ -14,12 +14,13 @@ from hebbbench.board import sift
 from hebbbench.cell import Cell, cells, parse_axes, parse_seeds
 from hebbbench.data import pins, status
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import HebbBenchError, ProtocolError, ResultError
+from hebbbench.errors import HebbBenchError, ProtocolError, ResultError, RuleError
+from hebbbench.options import RUNS
 from hebbbench.outlines import Outlines
 from hebbbench.plan import CellStatus, Sources, gather, plan
 from hebbbench.prices import Prices, network_work
 from hebbbench.progress import duration
-from hebbbench.record.store import load, result_path
+from hebbbench.record.store import load_own, result_path
 from hebbbench.report import another, table
 
 CONTROLS = ("bp", "random", "sign")
@@ -94,6 +95,10 @@ def missing(
         for name, found in sources.protocols.items()
         if protocol in (None, name) and (points := _points(list(axes), name, sources, protocol)) is not None
     }
+    if not chosen:
+        raise ProtocolError(f"no protocol of the board takes {' '.join(f'--axis {text}' for text in axes)}.")
+    if not any(allowed & set(sources.protocols[name].seeds) for name, (allowed, _) in chosen.items()):
+        raise ProtocolError(f"no board counts seed {', '.join(seeds)}. Leave --seed out, or name seeds of a protocol.")
 
     def asked(entry: CellStatus) -> bool:
         if entry.state != "missing" or not entry.known or entry.protocol not in chosen:
@@ -124,6 +129,7 @@ def asked_for(protocol: str | None, rules: Sequence[str], seeds: list[str], axes
         raise ProtocolError(f"{lacking} is missing. Name a protocol and a rule, or let --missing choose.")
     found = registry.protocol(protocol)
     named = found.rules or registry.rule_names() if "all" in rules else list(dict.fromkeys(rules))
+    _check_names(named)
     planned = cells(found, named, parse_seeds(seeds, found), parse_axes(axes, found))
     if not planned:
         varied = [f"{name} for {', '.join(axis.rules)} alone" for name, axis in found.axes.items() if axis.rules]
@@ -134,11 +140,26 @@ def asked_for(protocol: str | None, rules: Sequence[str], seeds: list[str], axes
     return [Waiting(cell, False, None) for cell in planned]
 
 
-def whole_row(planned: Sequence[Cell], protocol: str) -> str:
+def _check_names(rules: Sequence[str]) -> None:
+    """Refuse two files of one name, whose results would lie in one place.
+
+    Raises:
+        RuleError: there are two.
+    """
+    seen: dict[str, Path] = {}
+    for rule in rules:
+        path = registry.rule_path(rule)
+        if seen.setdefault(path.stem, path) != path:
+            raise RuleError(f"two rules are called '{path.stem}': {seen[path.stem]} and {path}. Rename one.")
+
+
+def whole_row(planned: Sequence[Cell], protocol: str, results: Path) -> str:
     """The command that completes what was run: all seeds, beside a rule to compare with."""
     rule = planned[0].rule
     other = "bp" if rule != "bp" else "random"
-    return shlex.join(["hebbbench", "run", "--protocol", protocol, "--rule", rule, "--rule", other, "--seed", "all"])
+    where = [] if results == RUNS else ["--results", str(results)]
+    command = ["hebbbench", "run", "--protocol", protocol, "--rule", rule, "--rule", other, "--seed", "all", *where]
+    return shlex.join(command)
 
 
 def _points(axes: list[str], name: str, sources: Sources, protocol: str | None) -> dict[str, object] | None:
@@ -211,7 +232,7 @@ def _state(item: Waiting, results: Path) -> str:
     if item.begun or not path.exists():
         return "begun" if item.begun else ""
     try:
-        found = load(path)
+        found = load_own(path, results)
     except ResultError:
         return "damaged"
     if another(found, cell) is not None:

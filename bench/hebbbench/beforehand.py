@@ -9,7 +9,7 @@ from pathlib import Path
 from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.errors import HebbBenchError, ResultError
-from hebbbench.record.store import check_exists, load, result_path
+from hebbbench.record.store import check_exists, load_own, result_path
 from hebbbench.report import another
 from hebbbench.world import World
 
@@ -60,7 +60,7 @@ def replacements(planned: Sequence[Cell], results: Path, force: bool = False) ->
         if not path.exists():
             continue
         try:
-            other = another(load(path), cell)
+            other = another(load_own(path, results), cell)
         except ResultError:
             if not force:
                 raise
@@ -73,6 +73,19 @@ def replacements(planned: Sequence[Cell], results: Path, force: bool = False) ->
         else f"{protocol} · {rule}: replaces the results of {len(own)} cells, of {other}"
         for (protocol, rule, other), own in kinds.items()
     ]
+
+
+def damaged(planned: Sequence[Cell], results: Path) -> dict[str, str]:
+    """The cells in whose places lies what is no result of a run, and what is wrong with it."""
+    found = {}
+    for cell in planned:
+        path = result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+        if path.exists():
+            try:
+                load_own(path, results)
+            except ResultError as error:
+                found[str(cell)] = str(error)
+    return found
 
 
 def warnings(planned: Sequence[Cell]) -> list[str]:

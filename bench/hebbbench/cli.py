@@ -12,7 +12,7 @@ import typer
 
 import hebbbench
 from hebbbench.errors import HebbBenchError, UnknownNameError
-from hebbbench.options import Axis, Cache, DataRoot, Device, Limit, OnlyProtocols, Protocol, Results, Rule, Texts
+from hebbbench.options import RUNS, Axis, Cache, DataRoot, Device, Limit, OnlyProtocols, Protocol, Results, Rule, Texts
 
 app = typer.Typer(
     name="hebbbench",
@@ -68,7 +68,7 @@ def run(
     rule: Annotated[Texts, typer.Option("--rule", "-r", help="Name, path of a .py file, or all. Repeatable.")] = None,
     seed: Annotated[Texts, typer.Option("--seed", "-s", help="Number, range 0-4, or all. Repeatable.")] = None,
     axis: Axis = None,
-    results: Results = Path("runs"),
+    results: Results = RUNS,
     device: Device = None,
     data_root: DataRoot = None,
     cache: Cache = None,

@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 Texts = list[str] | None
+RUNS = Path("runs")
+"""Where `hebbbench run` keeps results if nothing else is said."""
 
 Protocol = Annotated[str, typer.Option("--protocol", "-p", help="Name, or path of a .yaml file.")]
 OnlyProtocols = Annotated[

@@ -142,6 +142,8 @@ class Protocol(Growing):
             if axis.path in paths:
                 raise ValueError(f"axes '{paths[axis.path]}' and '{name}' both set {axis.path}")
             paths[axis.path] = name
+            if len({repr(value) for value in axis.values}) < len(axis.values):
+                raise ValueError(f"axes.{name}.values = {axis.values} repeats a value")
             for value in axis.values:
                 varied = copy.deepcopy(plain)
                 write_path(varied, axis.path, value)

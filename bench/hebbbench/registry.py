@@ -95,11 +95,17 @@ def protocol(name: str) -> Protocol:
 
     Raises:
         UnknownNameError: there is none.
-        ProtocolError: its file is not a valid protocol.
+        ProtocolError: its file is not a valid protocol, or has the name of one in the registry.
     """
-    if name.endswith((".yaml", ".yml")):
-        return load_protocol(Path(name))
     known = _files("protocols")
+    if name.endswith((".yaml", ".yml")):
+        found, path = load_protocol(Path(name)), Path(name)
+        if found.name in known and not path.samefile(known[found.name][1]):
+            raise ProtocolError(
+                f"the name '{found.name}' of {name} belongs to {known[found.name][1]}, and the results of both would "
+                "lie in one place. Rename the file and the protocol."
+            )
+        return found
     if name not in known:
         raise unknown_name("protocol", name, known, "Or give the path of a .yaml file.")
     return load_protocol(known[name][1])
@@ -201,6 +207,8 @@ def _import(kind: str, path: Path, failure: type[HebbBenchError]) -> ModuleType:
         return module
     except HebbBenchError:
         raise
+    except SystemExit as error:
+        raise failure(f"{path} cannot be imported: it calls sys.exit({error.code}).") from error
     except PydanticUserError as error:
         raise failure(f"{path} cannot be imported: {_untyped(error)}") from error
     except Exception as error:

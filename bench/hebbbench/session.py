@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hebbbench import backlog
 from hebbbench.backlog import Waiting
-from hebbbench.beforehand import all_rows, check, check_missing, replacements, warnings
+from hebbbench.beforehand import all_rows, check, check_missing, damaged, replacements, warnings
 from hebbbench.cards import card_of_cell
 from hebbbench.cell import Cell
 from hebbbench.errors import HebbBenchError, LimitTooShort, RunInterrupted, TimeLimitReached
@@ -80,11 +80,18 @@ class Session:
                 print(backlog.listing(waiting, self.results, self.data_root, self.cache))
                 return True
             planned = [item.cell for item in waiting]
+            ill: dict[str, str] = {}
+            if self.missing and not self.force:  # one bad file is no reason to leave all the others
+                ill = world.told(partial(damaged, planned, self.results))
+                planned = [cell for cell in planned if str(cell) not in ill]
+                for problem in ill.values():
+                    print(f"skipped: {problem}", flush=True)
             if not self.missing:
                 check(planned, world)
             earlier = world.told(partial(replacements, planned, self.results, self.force))
             done = self.measure(planned, self.settings(world, device, seconds, began), earlier)
-        return (self.missing or len(done) == len(planned)) and all(result.status == "ok" for result in done)
+        complete = self.missing or len(done) == len(planned)
+        return complete and not ill and all(result.status == "ok" for result in done)
 
     def plan(self, world: World) -> list[Waiting]:
         """The cells in their order; of what the board misses also how much there is, printed."""
@@ -153,7 +160,7 @@ class Session:
         if rules:
             return shlex.join(["hebbbench", "check", *rules])
         rowless = self.missing or all(cell.work.alignment and cell.work.probe is None for cell in planned)
-        return None if rowless else backlog.whole_row(planned, self.protocol or "")
+        return None if rowless else backlog.whole_row(planned, self.protocol or "", self.results)
 
     def _coming(self, planned: Sequence[Cell], settings: Settings, out: Reporter) -> Iterator[Result]:
         """Every result as it is there: of this process, or of the jobs."""

@@ -20,6 +20,7 @@ from hebbbench.recipe import resolve
 from hebbbench.report import point, table
 from hebbbench.sections import Published
 from hebbbench.training.network import blank_input, build_model
+from hebbbench.training.outline import count
 
 
 def protocol_page(protocol: Protocol) -> str:
@@ -78,6 +79,7 @@ def _network(protocol: Protocol) -> str:
     """Shapes and parameter counts, part by part, at the first value of every axis. Nothing is computed."""
     work = protocol.at({name: axis.values[0] for name, axis in protocol.axes.items()})
     spec = dataset_spec(work.data.dataset)
+    count(work.architecture.name, work.architecture.options, spec.name)
     model = build_model(work.architecture.name, work.architecture.options, spec.shape, spec.classes, outline=True)
     governed = {f"{name}.weight" for name in select(model, work.plastic)}
     parts = {

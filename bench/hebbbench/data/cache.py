@@ -9,6 +9,7 @@ prepare the same dataset each write their own and the first to finish wins.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import shutil
@@ -56,11 +57,12 @@ def entry_folder(cache: Path, spec: DatasetSpec) -> Path:
     return cache / f"{spec.stored}-{key}"
 
 
-def open_entry(folder: Path, spec: DatasetSpec) -> Entry | None:
+def open_entry(folder: Path, spec: DatasetSpec, touched: bool = False) -> Entry | None:
     """The entry at `folder`, or None if there is none or it is not whole (a truncated file, an old format).
 
-    Checks sizes, shapes and the recorded identities, not every byte: `verify` does that. Raises DataError if
-    the folder may not be read.
+    Checks sizes, shapes and the recorded identities; the bytes of decoded images, too, where a file has been written to
+    since or copied, unless it may be `touched`. `verify` looks at every sample. Raises DataError if the folder may not
+    be read.
     """
     try:
         text = (folder / _META).read_text(encoding="utf-8")
@@ -68,6 +70,9 @@ def open_entry(folder: Path, spec: DatasetSpec) -> Entry | None:
         if meta["format"] != FORMAT or meta["dataset"] != spec.stored:
             return None
         if any((folder / name).stat().st_size != size for name, size in meta["bytes"].items()):
+            return None
+        sealed = {} if spec.raw is not None or touched else {name: meta["sealed"][name] for name in meta["bytes"]}
+        if not all(_untouched(folder / name, *seal) for name, seal in sealed.items()):
             return None
         identity = {split: str(meta["identity"][split]) for split in spec.splits}
         if pins().get(spec.stored, identity) != identity:
@@ -170,11 +175,13 @@ def seal_entry(partial: Path, spec: DatasetSpec, identity: Mapping[str, str], so
     Raises DataError if they cannot be written.
     """
     with writing(partial.parent):
-        sizes = {}
+        sizes, sealed = {}, {}
         for path in sorted(partial.iterdir()):
             with path.open("rb+") as file:
                 _flush(file)
             sizes[path.name] = path.stat().st_size
+            if spec.raw is None:
+                sealed[path.name] = [path.stat().st_mtime_ns, _digest(path)]
         meta = {
             "format": FORMAT,
             "dataset": spec.stored,
@@ -182,6 +189,7 @@ def seal_entry(partial: Path, spec: DatasetSpec, identity: Mapping[str, str], so
             "identity": dict(identity),
             "source": source,
             "bytes": sizes,
+            "sealed": sealed,
         }
         with (partial / _META).open("w", encoding="utf-8") as text:
             json.dump(meta, text, indent=1)
@@ -211,6 +219,16 @@ def publish(partial: Path, folder: Path, spec: DatasetSpec, *, replace: bool = F
             else:
                 _flush_folder(folder.parent)
                 return
+
+
+def _untouched(path: Path, written: int, digest: str) -> bool:
+    """Whether a file is as it was sealed: by its time, or else by its bytes."""
+    return path.stat().st_mtime_ns == written or _digest(path) == digest
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(file: Any) -> None:

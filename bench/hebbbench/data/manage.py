@@ -103,7 +103,7 @@ def verify(name: str, *, cache: Path | None = None) -> dict[str, str]:
     """
     spec = dataset_spec(name)
     folder = entry_folder(resolve_cache(cache), spec)
-    entry = open_entry(folder, spec)
+    entry = open_entry(folder, spec, touched=True)
     if entry is None:
         raise DataError(f"{name} has no whole cache entry at {folder}. Run: hebbbench data prepare {name}")
     identity = {}

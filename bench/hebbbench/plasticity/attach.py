@@ -21,7 +21,7 @@ from hebbbench.plasticity.divided import SharedPre, WholePre
 from hebbbench.plasticity.later import Later
 from hebbbench.plasticity.pieces import Rows, potential
 from hebbbench.plasticity.recompute import will_run_again
-from hebbbench.plasticity.rule import Rule, per_layer
+from hebbbench.plasticity.rule import Rule, per_layer, state_of
 from hebbbench.plasticity.select import select
 from hebbbench.plasticity.signals import Pre, check_layer, post_rows, pre_of, weight_like, weight_rows
 from hebbbench.world import ALONE, World, shown_shares
@@ -56,7 +56,7 @@ class PlasticLayer:
         self.world = world
         self.whole = whole
         self.products = products
-        self.state = rule.init(weight_rows(module.weight.detach()))
+        self.state = state_of(rule, "init", rule.init(weight_rows(module.weight.detach())))
         self._pre: Pre | None = None
         self._post: Tensor | Rows | None = None
         self._held: list[tuple[Tensor, int]] = []
@@ -123,8 +123,22 @@ class PlasticLayer:
         signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
         signals |= others
         shares = ALONE if self.whole else self.world
+        shown = {name: signals[name] for name in self.rule.signals}
+        versions = {name: one._version for name, one in shown.items() if isinstance(one, Tensor)}
         with torch.autocast(self.module.weight.device.type, enabled=False), shown_shares(shares):
-            return self.rule.delta(**{name: signals[name] for name in self.rule.signals})
+            try:
+                delta = self.rule.delta(**shown)
+            except SystemExit as error:
+                raise RuleError(
+                    f"rule {self.title} at layer '{self.name}': delta calls sys.exit({error.code})."
+                ) from error
+        for name, version in versions.items():
+            if shown[name]._version != version:
+                raise RuleError(
+                    f"rule {self.title} at layer '{self.name}': delta writes to its {name}, which others read, "
+                    f"too. Work on a copy: {name}.clone()."
+                )
+        return delta
 
     @torch.no_grad()
     def learn(self, **late: Tensor) -> None:
@@ -293,8 +307,14 @@ class Plasticity:
         if not self.constrained:
             return
         for layer in self.layers if only is None else [self.layers[only]]:
-            weight = layer.module.weight
-            weight.copy_(weight_like(layer.rule.constrain(layer.weight), weight))
+            weight, kept = layer.module.weight, layer.rule.constrain(layer.weight)
+            if not isinstance(kept, Tensor) or kept.shape != layer.weight.shape:
+                found = f"has shape {tuple(kept.shape)}" if isinstance(kept, Tensor) else f"returned {kept!r}"
+                raise RuleError(
+                    f"rule {layer.title} at layer '{layer.name}': constrain {found}; it must return the weight as "
+                    f"it is to be, a tensor of the shape of its rows, {tuple(layer.weight.shape)} (out, in)."
+                )
+            weight.copy_(weight_like(kept, weight))
 
     def weights(self) -> list[nn.Parameter]:
         """The plastic weights, in layer order."""

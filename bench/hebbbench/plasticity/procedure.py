@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.chain import Chain
-from hebbbench.plasticity.rule import Rule
+from hebbbench.plasticity.rule import Rule, state_of
 from hebbbench.world import ALONE, World
 
 
@@ -41,7 +41,7 @@ class Procedure:
     def reset(self) -> None:
         """The rule's own tensors as at the start."""
         with torch.no_grad():
-            self.state = self.rule.begin(self.network)
+            self.state = state_of(self.rule, "begin", self.rule.begin(self.network))
 
     def run(self, x: Tensor, labels: Tensor, world: World = ALONE) -> Tensor | None:
         """Lay the procedure's update, negated, in the parameters' `grad`.

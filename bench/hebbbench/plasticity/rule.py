@@ -194,3 +194,20 @@ def per_layer(rule: type[Rule], hyperparameters: dict[str, Any], layers: list[st
         )
         for i, layer in enumerate(layers)
     ]
+
+
+def state_of(rule: Rule, method: str, state: Any) -> dict[str, Tensor]:
+    """What a rule's method returned as its state.
+
+    Raises:
+        RuleError: it is no dictionary of tensors.
+    """
+    if not isinstance(state, dict):
+        raise RuleError(f"rule {type(rule).__name__}: {method} returned {state!r}; it must return a dict of tensors.")
+    for name, value in state.items():
+        if not isinstance(value, Tensor):
+            raise RuleError(
+                f"rule {type(rule).__name__}: {method} returned {value!r} as '{name}'; state is tensors, which a "
+                f"checkpoint keeps. Write torch.tensor({value!r})."
+            )
+    return state

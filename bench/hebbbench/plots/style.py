@@ -81,13 +81,15 @@ def handle(index: int, **changes: Any) -> Any:
 
 
 def save(figure: Figure, stem: Path) -> list[Path]:
-    """Write STEM.png and STEM.svg; the same figure gives the same bytes.
+    """Write STEM.png and STEM.svg, whichever of the two STEM may end in; the same figure gives the same bytes.
 
     Raises:
         ResultError: they cannot be written.
     """
     from matplotlib import pyplot
 
+    if stem.suffix in (".png", ".svg"):
+        stem = stem.with_suffix("")
     written = []
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)

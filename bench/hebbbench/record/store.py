@@ -128,6 +128,26 @@ def parse(plain: Any, path: Path) -> Result:
         raise ResultError(str(error)) from error
 
 
+def load_own(path: Path, root: Path) -> Result:
+    """The result in a file under `root`, if it is one that a run has written there.
+
+    Raises:
+        ResultError: as `load`; or it belongs elsewhere, or was edited.
+    """
+    text, result = _load(path)
+    problem = _misplaced(path, root, text, result)
+    if problem is not None:
+        raise ResultError(f"{problem} Delete it, and run the cell again.")
+    return result
+
+
+def _misplaced(path: Path, root: Path, text: str, result: Result) -> str | None:
+    expected = result_path(root, result.protocol.name, result.rule.name, result.axes, result.seed)
+    if path != expected:
+        return f"{path} holds the cell that belongs at {expected}."
+    return None if _is_text_of(text, result) else f"{path} is not in canonical form; it was edited by hand."
+
+
 @dataclass(frozen=True)
 class Stored:
     """A file under the results folder: its result, or the reason why it has none."""
@@ -145,10 +165,5 @@ def scan(root: Path) -> Iterator[Stored]:
         except ResultError as error:
             yield Stored(path, None, str(error))
             continue
-        expected = result_path(root, result.protocol.name, result.rule.name, result.axes, result.seed)
-        if path != expected:
-            yield Stored(path, None, f"{path} holds the cell that belongs at {expected}.")
-        elif not _is_text_of(text, result):
-            yield Stored(path, None, f"{path} is not in canonical form; it was edited by hand.")
-        else:
-            yield Stored(path, result, None)
+        problem = _misplaced(path, root, text, result)
+        yield Stored(path, None if problem else result, problem)

@@ -25,6 +25,7 @@ class Checkpoint:
         world: of the processes that train the cell, which all hold the same, the first one keeps the file.
 
     Attributes:
+        damaged: whether what `load` found could not be read.
         epochs: the network after every epoch, where it is kept: it goes with the checkpoint.
     """
 
@@ -37,6 +38,7 @@ class Checkpoint:
         self._early = early
         self._world = world
         self._last = time.monotonic()
+        self.damaged = False
 
     def load(self) -> dict[str, Any] | None:
         """What was saved, or None. A damaged file is removed: the cell starts anew, with the same bits."""
@@ -51,6 +53,7 @@ class Checkpoint:
         loaded = unseal(self.path)
         if loaded is None:
             self.remove()
+            self.damaged = True
         return loaded
 
     def due(self) -> bool:

@@ -106,6 +106,8 @@ class Course(Apparatus):
         if self.diagnostics:
             learner.observer = measured.observer = self._observer(learner)
         saved = self.checkpoint.load()
+        if self.checkpoint.damaged:
+            self.reporter.say("  the checkpoint is damaged or of another form; training begins anew")
         if saved is not None and self.diagnostics and saved["learner"].get("observer") is None:
             self.reporter.say("  the checkpoint holds no diagnostics; training begins anew")
             saved = None

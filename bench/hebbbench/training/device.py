@@ -26,6 +26,8 @@ def prepare_torch(name: str | None) -> torch.device:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     try:
         device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if device.type not in ("cpu", "cuda"):
+            raise HebbBenchError(f"device '{name}' is none that cells run on. Valid: cpu, cuda, cuda:0, cuda:1, ….")
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:
         raise HebbBenchError(

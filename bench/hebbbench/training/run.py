@@ -11,7 +11,7 @@ from pathlib import Path
 from hebbbench.cell import Cell
 from hebbbench.data import Dataset, load
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import HebbBenchError, RunInterrupted
+from hebbbench.errors import HebbBenchError, ResultError, RunInterrupted
 from hebbbench.plasticity.routes import ROUTES
 from hebbbench.progress import Reporter
 from hebbbench.record import schema, store, tensors
@@ -142,7 +142,9 @@ def _run(
     try:
         result = result.model_copy(update={"card": card()})
     finally:  # what was trained is kept, whatever becomes of the card
-        if results is not None and world.rank == 0:
+        if results is not None and world.rank == 0 and _lost(cell, identity, results, result):
+            reporter.say("  the earlier result of this very cell stays, since this attempt failed")
+        elif results is not None and world.rank == 0:
             store.save(result, results)
             if settings.save_weights:
                 found, shapes = course.tensors()
@@ -155,6 +157,16 @@ def _run(
     if course.stopped and (results is not None or keep is not None):
         raise RunInterrupted(f"stopped; {cell} is finished and saved.")
     return result
+
+
+def _lost(cell: Cell, identity: str, results: Path, result: schema.Result) -> bool:
+    """Whether keeping a failure would cost a result of the same cell that did not fail."""
+    if result.status != "failed":
+        return False
+    try:
+        return finished(cell, identity, results) is not None
+    except ResultError:
+        return False
 
 
 def tensors_path(cell: Cell, results: Path) -> Path:
@@ -177,7 +189,7 @@ def finished(
     path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
     if not path.exists():
         return None
-    result = store.load(path)
+    result = store.load_own(path, results)
     if diagnostics and not any(name.startswith(schema.DIAGNOSTICS) for name in (*result.metrics, *result.curves)):
         return None
     return result if result.cell == identity and result.status in ("ok", "diverged") else None

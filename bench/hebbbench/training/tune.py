@@ -185,5 +185,8 @@ def parse_space(texts: list[str]) -> dict[str, list[Any]]:
         parsed = parse_values(values)
         if not key or not parsed:
             raise ProtocolError(f"--try '{text}' is not key=v1,v2,… such as optimizer.lr=0.01,0.1.")
+        if key in space or len({repr(value) for value in parsed}) < len(parsed):
+            what = f"names {key} a second time" if key in space else "repeats a value"
+            raise ProtocolError(f"--try '{text}' {what}. Give each key once, with each value once.")
         space[key] = parsed
     return space
