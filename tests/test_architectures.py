@@ -138,6 +138,13 @@ def test_an_unknown_architecture_is_refused_with_the_nearest():
         registry.architecture("depheb")
 
 
+def test_a_value_that_is_none_of_a_few_is_refused_with_the_nearest():
+    with pytest.raises(
+        ProtocolError, match=r"'mlp': activation = 'rulu' is none of its values\. Did you mean 'relu'\?"
+    ):
+        build_model("mlp", {"widths": [4], "activation": "rulu"}, (8, 8, 1), 10)
+
+
 # DeepHebb
 
 

@@ -95,6 +95,13 @@ def test_new_rule_refuses_a_name_that_can_be_no_rule(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("name", ["torch", "math", "pytest"])
+def test_new_rule_refuses_the_name_of_a_module(tmp_path, name):
+    with pytest.raises(RuleError, match=rf"'{name}' is the name of a module"):
+        new_rule(name, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_new_rule_refuses_a_name_that_is_taken(tmp_path):
     with pytest.raises(RuleError, match=r"the name 'oja' belongs to .*oja\.py"):
         new_rule("oja", tmp_path)

@@ -60,10 +60,16 @@ def test_run_keeps_one_canonical_file_a_cell_and_says_where(lab, call, trained):
     ]
     assert all(item.problem is None for item in store.scan(lab.root / "runs"))
     assert "[6/6] tiny · random · seed 7" in out
-    assert out.count("warning: seed 7 is not one of tiny's, 0, 1, 2, 3, 4: no board counts it") == 1
+    assert out.count("warning: seed 7 is not one of tiny's, 0, 1, 2, 3, 4: no board counts that") == 1
     for path in (lab.root / "runs").rglob("*.json"):
         value = json.loads(path.read_text())["metrics"]["probe.test.accuracy"]["value"]
         assert f"{100 * value:.2f} %" in out
+
+
+def test_seeds_that_no_board_counts_are_told_in_one_line(lab, call):
+    said = call("run", "-p", lab.protocol_file(), "-r", "random", "-s", "3-8", "-s", "11")[1]
+    assert said.count("warning") == 1
+    assert "warning: seeds 5-8, 11 are none of tiny's, 0, 1, 2, 3, 4: no board counts that" in said
 
 
 def test_seed_zero_is_run_if_none_is_named_and_all_runs_the_protocols(lab, call, trained):

@@ -200,9 +200,19 @@ def test_a_second_ctrl_c_stops_at_once(lab):
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_a_termination_request_stops_like_ctrl_c(lab):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_termination_request_stops_like_ctrl_c(lab, number):
     with pytest.raises(RunInterrupted):
-        lab.run(lab.cell("bp"), At(2, lambda: signal.raise_signal(signal.SIGTERM), "training"))
+        lab.run(lab.cell("bp"), At(2, lambda: signal.raise_signal(number), "training"))
+
+
+def test_a_run_that_is_to_outlive_its_terminal_does(lab, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        result = lab.run(lab.cell("bp"), At(2, lambda: signal.raise_signal(signal.SIGHUP), "training"))
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert result.status == "ok"
 
 
 # What is resumed, and what is not

@@ -205,8 +205,14 @@ def headline(waiting: Sequence[Waiting], results: Path) -> str:
     return ", ".join(parts) + "."
 
 
-def listing(waiting: Sequence[Waiting], results: Path, data_root: Path | None, cache: Path | None) -> str:
-    """What would be run, in order, and whether its data are here."""
+def listing(
+    waiting: Sequence[Waiting], results: Path, data_root: Path | None, cache: Path | None, force: bool = False
+) -> str:
+    """What would be run, in order, and whether its data are here.
+
+    Args:
+        force: cells run whatever there is of them.
+    """
     if not waiting:
         return "Nothing to run."
     data = status(data_root, cache)
@@ -215,7 +221,7 @@ def listing(waiting: Sequence[Waiting], results: Path, data_root: Path | None, c
         (
             number,
             item.cell,
-            _state(item, results),
+            "" if force else _state(item, results),
             "?" if item.seconds is None else duration(item.seconds),
             "here" if all(here.get(name, True) for name in item.cell.datasets) else "to be downloaded, else skipped",
         )

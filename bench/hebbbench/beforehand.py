@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hebbbench import registry
+from hebbbench.board.text import spans
 from hebbbench.cell import Cell
 from hebbbench.errors import HebbBenchError, ResultError
 from hebbbench.record.store import check_exists, load_own, result_path
@@ -92,10 +93,16 @@ def warnings(planned: Sequence[Cell]) -> list[str]:
     """What may be meant, and may be a slip: a recipe for a name like the protocol's, a seed that no board counts."""
     pairs = dict.fromkeys((cell.rule, cell.protocol.name) for cell in planned)
     found = [stray for pair in pairs if (stray := registry.stray_recipes(*pair)) is not None]
-    for protocol, seed in dict.fromkeys((cell.protocol.name, cell.seed) for cell in planned):
-        own = next(cell.protocol.seeds for cell in planned if cell.protocol.name == protocol)
-        if seed not in own:
-            found.append(f"seed {seed} is not one of {protocol}'s, {', '.join(map(str, own))}: no board counts it")
+    for protocol in {cell.protocol.name: cell.protocol for cell in planned}.values():
+        seeds = {cell.seed for cell in planned if cell.protocol.name == protocol.name}
+        others = spans(sorted(seeds - set(protocol.seeds)))
+        if others:
+            what = (
+                f"seed {others[0]} is not one"
+                if len(seeds - set(protocol.seeds)) == 1
+                else f"seeds {', '.join(others)} are none"
+            )
+            found.append(f"{what} of {protocol.name}'s, {', '.join(map(str, protocol.seeds))}: no board counts that")
     return found
 
 

@@ -77,7 +77,7 @@ class Session:
             seconds = parse_duration(self.time_limit) if self.time_limit is not None else None
             waiting = self.plan(world)
             if self.dry_run:
-                print(backlog.listing(waiting, self.results, self.data_root, self.cache))
+                print(backlog.listing(waiting, self.results, self.data_root, self.cache, self.force))
                 return True
             planned = [item.cell for item in waiting]
             ill: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 from pathlib import Path
@@ -93,6 +94,8 @@ def new_rule(name: str, folder: Path) -> list[Path]:
         )
     if name in registry.rule_names():
         raise RuleError(f"the name '{name}' belongs to {registry.rule_path(name)}. Choose another.")
+    if importlib.util.find_spec(name) is not None:
+        raise RuleError(f"'{name}' is the name of a module of Python's, which {name}.py would hide. Choose another.")
     title = "".join(part.capitalize() for part in name.split("_"))
     files = {
         folder / f"{name}.py": RULE.format(title=title),

@@ -161,9 +161,16 @@ class _Beside(StopRequest):
         return super().asked()
 
 
+def _signals() -> list[int]:
+    """What asks a run to stop: a closed terminal, too, unless `nohup` or the like has it ignored."""
+    hangup = getattr(signal, "SIGHUP", None)
+    closed = [] if hangup is None or signal.getsignal(hangup) is not signal.SIG_DFL else [hangup]
+    return [signal.SIGINT, signal.SIGTERM, *closed]
+
+
 @contextmanager
 def stop_requests(limit: TimeLimit | None = None, world: World = ALONE) -> Iterator[StopRequest]:
-    """Within this context the first Ctrl-C or SIGTERM sets a flag; a second one interrupts at once.
+    """Within this context the first Ctrl-C, SIGTERM or SIGHUP sets a flag; a second one interrupts at once.
 
     Not so one of several processes: Ctrl-C reaches it from the terminal and once more from torchrun.
     """
@@ -177,7 +184,7 @@ def stop_requests(limit: TimeLimit | None = None, world: World = ALONE) -> Itera
             raise KeyboardInterrupt
         request.signalled = True
 
-    previous = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, on_signal) for number in _signals()}
     try:
         yield request
     finally:

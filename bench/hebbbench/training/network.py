@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 from contextlib import nullcontext
-from typing import Any, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor, nn
@@ -49,6 +49,7 @@ def build_model(
     for option in options:
         if option not in known:
             raise ProtocolError(f"architecture '{name}' has no option '{option}'. {suggestion(option, known)}")
+    _check_choices(name, kind, options)
     height, width, channels = shape
     try:
         with torch.device("meta") if outline else nullcontext():
@@ -64,6 +65,15 @@ def build_model(
         if not isinstance(getattr(model, part, None), nn.Module):
             raise ProtocolError(f"architecture '{name}' has no module `{part}`, {what}. Set self.{part} in __init__.")
     return model
+
+
+def _check_choices(name: str, kind: type[nn.Module], options: dict[str, object]) -> None:
+    """Refuse by their alternatives values of options that are one of a few."""
+    types = get_type_hints(kind.__init__)
+    for option, value in options.items():
+        if get_origin(types.get(option)) is Literal and value not in get_args(types[option]):
+            valid = suggestion(str(value), map(str, get_args(types[option])))
+            raise ProtocolError(f"architecture '{name}': {option} = {value!r} is none of its values. {valid}")
 
 
 def initialise(weights: list[nn.Parameter], init: Init, seed: int) -> None:
