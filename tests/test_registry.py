@@ -129,6 +129,17 @@ def test_a_protocol_by_path_may_not_take_a_registered_name(tmp_path):
         registry.protocol(str(path))
 
 
+@pytest.mark.parametrize("key", ["controls", "rules"])
+def test_a_protocol_by_path_names_rules_that_exist(tmp_path, key):
+    text = registry._files("protocols")["digits-mlp"][1].read_text().replace("name: digits-mlp", "name: mine")
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "".join(line for line in text.splitlines(True) if not line.startswith(key)) + f"{key}: [bp, oyja]\n"
+    )
+    with pytest.raises(ProtocolError, match=rf"mine\.yaml: {key}: there is no rule 'oyja'\. Did you mean 'oja'"):
+        registry.protocol(str(path))
+
+
 def test_two_files_of_one_name_are_two_rules(tmp_path):
     for folder, name in (("a", "First"), ("b", "Second")):
         (tmp_path / folder).mkdir()

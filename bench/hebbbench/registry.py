@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic.errors import PydanticUserError
 
-from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, unknown_name
+from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, suggestion, unknown_name
 from hebbbench.fingerprint import code_hash
 from hebbbench.protocol import Protocol, load_protocol
 from hebbbench.recipe import Recipe, load_recipes
@@ -105,6 +105,12 @@ def protocol(name: str) -> Protocol:
                 f"the name '{found.name}' of {name} belongs to {known[found.name][1]}, and the results of both would "
                 "lie in one place. Rename the file and the protocol."
             )
+        for key, names in (("rules", found.rules), ("controls", found.controls)):
+            for rule in names:
+                if rule not in _files("rules"):
+                    raise ProtocolError(
+                        f"{path}: {key}: there is no rule '{rule}'. {suggestion(rule, _files('rules'))}"
+                    )
         return found
     if name not in known:
         raise unknown_name("protocol", name, known, "Or give the path of a .yaml file.")
