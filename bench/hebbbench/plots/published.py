@@ -37,7 +37,7 @@ def _is_of(entry: Published, metric: str, protocol: Protocol) -> bool:
         return ".test." in metric and "test" in words and ("top-5" in words) == ("top5" in metric)
     if gini := re.fullmatch(r"diagnostics\.gini\..+\.(start|end)", metric):
         return "gini" in words and words.endswith(gini[1])
-    return metric == protocol.headline and "alignment" in words
+    return metric == (entry.beside or protocol.headline) and "alignment" in words
 
 
 def note(entries: Iterable[Published]) -> list[str]:
