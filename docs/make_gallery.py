@@ -34,8 +34,8 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         {"kind": "accuracy", "published": True},
     ),
     "cifar10-fasthebb-learning": (
-        "GHL's rate and decay are large, and its accuracy on validation comes as the rate falls. Backprop and sign-only, "
-        "at decays that were searched, take twelve epochs.",
+        "GHL's rate and decay are large, and its accuracy on validation comes as the rate falls. Backprop and "
+        "sign-only, at decays that were searched, take twelve epochs.",
         ["cifar10-fasthebb-bf16"],
         {"kind": "curve", "curve": "end_to_end.validation.accuracy"},
     ),
@@ -90,7 +90,8 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         {"kind": "axis", "published": True},
     ),
     "sre-transformer-decay": (
-        "The same for the perceptron behind a transformer's encoder, two seeds of ten; published numbers of its first layer are left out.",
+        "The same for the perceptron behind a transformer's encoder, two seeds of ten; published numbers of its first "
+        "layer are left out.",
         ["sre-transformer"],
         {"kind": "axis", "published": True},
     ),
