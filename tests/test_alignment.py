@@ -30,6 +30,7 @@ from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import build_model
 from hebbbench.training.run import Settings, run_cell
+from hebbbench.training.soundness import check_cell
 from hebbbench.training.stackable import descends
 from hebbbench.training.witness import Witness
 from hebbbench.validation import validate
@@ -395,6 +396,16 @@ def test_a_headline_needs_the_section_it_is_measured_by():
         Protocol.model_validate(plain | {"alignment": None})
     with pytest.raises(ValueError, match=r"headline = 'probe.test.accuracy' needs the section 'probe'"):
         Protocol.model_validate(plain | {"headline": "probe.test.accuracy"})
+
+
+def test_a_headline_is_of_a_plastic_layer():
+    (cell,) = cells(work(headline="alignment.fc9"), ["bp"], [0], {})
+    with pytest.raises(
+        ProtocolError, match=r"headline = 'alignment.fc9' is of no plastic layer\. Valid: alignment.fc1, "
+    ):
+        check_cell(cell)
+    for headline in ("alignment.fc2", "alignment.fc2.sgd"):
+        check_cell(*cells(work(headline=headline), ["bp"], [0], {}))
 
 
 def test_a_recipe_cannot_choose_the_noise():

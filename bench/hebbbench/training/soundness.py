@@ -13,8 +13,9 @@ from hebbbench.data import DatasetSpec, dataset_spec
 from hebbbench.data.whitening import LARGEST
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, one_line, place_in
 from hebbbench.plasticity.attach import PlasticLayer
-from hebbbench.protocol import Protocol
+from hebbbench.protocol import ALIGNMENT, Protocol
 from hebbbench.training import outline
+from hebbbench.training.alignment import layer_of, short
 from hebbbench.training.learner import Learner
 
 
@@ -40,7 +41,7 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
     where = given or registry.recipe_place(cell.rule, cell.protocol.name)
     lists = _check_hyperparameters(cell, where)
     try:
-        Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
+        learner = Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
     except RuleError as error:
         if not lists:
             raise
@@ -49,6 +50,12 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
         raise
     except Exception as error:
         raise broken(cell, error) from error
+    plastic = [short(layer.name) for layer in learner.plasticity.layers]
+    if not cell.work.scores_accuracy and layer_of(cell.work.headline.removeprefix(ALIGNMENT)) not in plastic:
+        raise ProtocolError(
+            f"{cell}: headline = '{cell.work.headline}' is of no plastic layer. Valid: "
+            f"{', '.join(f'{ALIGNMENT}{name}' for name in plastic)}."
+        )
 
 
 def check_whitening(work: Protocol, spec: DatasetSpec) -> None:
