@@ -161,16 +161,24 @@ class PlasticLayer:
         if isinstance(delta, Rows):
             delta = delta.whole()
         self._let_go()
-        weight = self.module.weight
-        expected = self.weight.shape
-        if not isinstance(delta, Tensor) or delta.shape != expected:
-            found = f"has shape {tuple(delta.shape)}" if isinstance(delta, Tensor) else f"returned {delta!r}"
-            raise RuleError(
-                f"rule {self.title} at layer '{self.name}': delta {found}; it must return the "
-                f"direction of change, a tensor of the shape of the weight's rows, {tuple(expected)} (out, in)."
-            )
+        weight, delta = self.module.weight, self._like_weight("delta", delta, "the direction of change")
         # In the order of the weights: on a GPU one pass goes over both.
         weight.grad = weight_like(delta.neg().contiguous(), weight)
+
+    def constrained(self) -> Tensor:
+        """The weight as its rule would have it, rows (out, in)."""
+        return self._like_weight("constrain", self.rule.constrain(self.weight), "the weight as it is to be")
+
+    def _like_weight(self, method: str, value: Any, what: str) -> Tensor:
+        """What a method of the rule returned, if it has the shape of the weight's rows."""
+        expected = self.weight.shape
+        if isinstance(value, Tensor) and value.shape == expected:
+            return value
+        found = f"has shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"returned {value!r}"
+        raise RuleError(
+            f"rule {self.title} at layer '{self.name}': {method} {found}; it must return {what}, a tensor of the shape "
+            f"of the weight's rows, {tuple(expected)} (out, in)."
+        )
 
     def forget(self) -> None:
         """Be ready for the next pass."""
@@ -307,14 +315,8 @@ class Plasticity:
         if not self.constrained:
             return
         for layer in self.layers if only is None else [self.layers[only]]:
-            weight, kept = layer.module.weight, layer.rule.constrain(layer.weight)
-            if not isinstance(kept, Tensor) or kept.shape != layer.weight.shape:
-                found = f"has shape {tuple(kept.shape)}" if isinstance(kept, Tensor) else f"returned {kept!r}"
-                raise RuleError(
-                    f"rule {layer.title} at layer '{layer.name}': constrain {found}; it must return the weight as "
-                    f"it is to be, a tensor of the shape of its rows, {tuple(layer.weight.shape)} (out, in)."
-                )
-            weight.copy_(weight_like(kept, weight))
+            weight = layer.module.weight
+            weight.copy_(weight_like(layer.constrained(), weight))
 
     def weights(self) -> list[nn.Parameter]:
         """The plastic weights, in layer order."""
