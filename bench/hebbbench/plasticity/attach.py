@@ -17,7 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
+from hebbbench.kernels import in_use
+from hebbbench.kernels.rows import WIDEST
 from hebbbench.plasticity.divided import SharedPre, WholePre
+from hebbbench.plasticity.fused import Fused, fused_potential, rows_of
 from hebbbench.plasticity.later import Later
 from hebbbench.plasticity.pieces import Rows, potential
 from hebbbench.plasticity.recompute import will_run_again
@@ -67,6 +70,8 @@ class PlasticLayer:
         self._begins_early = "grad" in asked and "state" not in asked and bool({"pre", "post"} & set(asked))
         # In pieces memory is saved and some work done twice: worth it where activity is held for a backward pass.
         self._in_pieces = self._begins_early and world.size == 1
+        # On a GPU by kernels made for its equation, if it can be noted down before it is computed.
+        self._fused = "state" not in asked and world.size == 1
 
     @property
     def weight(self) -> Tensor:
@@ -85,6 +90,10 @@ class PlasticLayer:
             self._pre = self._seen(pre_of(self._hold(x), output, self.module, self.products))
         if "post" in self.rule.signals:
             held = self._hold(output)
+            if self._fused and in_use(held.device):
+                self._post = fused_potential(held, self.module)
+                if self._post is not None:
+                    return
             if self._in_pieces and held.dtype != self.module.weight.dtype and held.device.type == "cpu":
                 self._post = potential(held, self.module)
                 return
@@ -111,13 +120,19 @@ class PlasticLayer:
             begun = self._ask({**outside, "grad": Later()})
         except Exception:  # whatever fails for want of the gradient is asked again when it is there
             if isinstance(self._post, Rows):  # or for want of the whole potential: then with that, first
-                self._in_pieces, self._post = False, self._post.whole()
+                self._show_whole()
                 self.begin(**outside)
                 return
             self._begins_early = False
         else:
             self._let_go()
             self._begun = begun
+
+    def _show_whole(self) -> None:
+        """From now on the rule is shown tensors."""
+        self._in_pieces = self._fused = False
+        if isinstance(self._post, Rows):
+            self._post = self._post.whole()
 
     def _ask(self, others: dict[str, Any]) -> Any:
         signals: dict[str, Any] = {"pre": self._pre, "post": self._post, "weight": self.weight, "state": self.state}
@@ -154,16 +169,38 @@ class PlasticLayer:
             )
         if "grad" in late:
             late["grad"] = weight_rows(late["grad"])
+        delta = self._direction(late)
+        self._let_go()
+        weight = self.module.weight
+        if isinstance(delta, Fused) and delta.shape == self.weight.shape:
+            weight.grad = weight_like(delta.negative().whole(), weight)
+            return
+        delta = delta.whole() if isinstance(delta, Rows) else delta
+        delta = self._like_weight("delta", delta, "the direction of change")
+        # In the order of the weights: on a GPU one pass goes over both.
+        weight.grad = weight_like(delta.neg().contiguous(), weight)
+
+    def _direction(self, late: dict[str, Tensor]) -> Any:
+        """What the rule's equation comes to, with stand-ins for tensors where kernels are made for it."""
+        if not (self._fused and in_use(self.module.weight.device)):
+            return self._written(late)
+        shown: dict[str, Any] = dict(late)
+        if "grad" in late and late["grad"].shape[1] <= WIDEST:
+            shown["grad"] = rows_of(late["grad"])
+        try:
+            delta = self._ask(shown) if self._begun is None else self._begun
+            return delta.given(shown["grad"]) if isinstance(delta, Later) else delta
+        except Exception:  # whatever fails for want of a tensor is asked again with tensors
+            self._show_whole()
+            return self._written(late)
+
+    def _written(self, late: dict[str, Tensor]) -> Any:
+        """What the rule's equation comes to, as a tensor."""
         delta = self._ask(late) if self._begun is None else self._begun
         if isinstance(delta, Later):
             with torch.autocast(self.module.weight.device.type, enabled=False):
                 delta = delta.given(late["grad"])
-        if isinstance(delta, Rows):
-            delta = delta.whole()
-        self._let_go()
-        weight, delta = self.module.weight, self._like_weight("delta", delta, "the direction of change")
-        # In the order of the weights: on a GPU one pass goes over both.
-        weight.grad = weight_like(delta.neg().contiguous(), weight)
+        return delta
 
     def constrained(self) -> Tensor:
         """The weight as its rule would have it, rows (out, in)."""

@@ -15,15 +15,15 @@ from torch import Tensor
 
 from hebbbench.plasticity.pieces import METHODS as ELEMENTWISE
 from hebbbench.plasticity.pieces import OPERATORS as ARITHMETIC
-from hebbbench.plasticity.pieces import Rows, slices
+from hebbbench.plasticity.pieces import NeededWhole, Rows, slices
 
 OPERATORS = (
     *("neg", "abs", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow"),
     *("lt", "le", "gt", "ge", "eq", "ne", "matmul", "rmatmul", "getitem"),
 )
 
-EACH = {getattr(Tensor, name) for name in (*ELEMENTWISE, *(f"__{name}__" for name in ARITHMETIC))}
-"""What is done to each number by itself."""
+METHODS = {getattr(Tensor, name): name for name in (*ELEMENTWISE, *(f"__{name}__" for name in ARITHMETIC))}
+"""What is done to each number by itself, by the name under which it is asked for."""
 
 
 class NeededNow(Exception):
@@ -42,12 +42,15 @@ class Later:
     def __init__(self, function: Callable[..., Any] | None = None, *args: Any, **kwargs: Any) -> None:
         self._function, self._args, self._kwargs = function, args, kwargs
 
-    def given(self, tensor: Tensor) -> Any:
+    def given(self, tensor: Tensor | Rows) -> Any:
         """The value, now that what was awaited is this tensor. Each call that was noted down is made once.
 
         In pieces, if what it is calculated with is to be computed in pieces (see `pieces`).
+
+        Raises:
+            NeededWhole: a stand-in was given, and more is done with it than a stand-in can.
         """
-        if not self._in_pieces(tensor.shape):
+        if isinstance(tensor, Rows) or not self._in_pieces(tensor.shape):
             return self._value(tensor, None, {})
         written = torch.empty_like(tensor)
         for rows in slices(tensor.shape):
@@ -60,20 +63,20 @@ class Later:
         values: list[Any] = []
         while calls:
             call = calls.pop()
-            if call._function is not None and (call._function not in EACH or call._kwargs):
+            if call._function is not None and (call._function not in METHODS or call._kwargs):
                 return False
             calls += [value for value in call._args if isinstance(value, Later)]
             values += [value for value in call._args if not isinstance(value, Later)]
         rows = [isinstance(value, Rows) and value.shape == shape for value in values]
         return any(rows) and all(isinstance(value, float | int) or row for value, row in zip(values, rows, strict=True))
 
-    def _value(self, tensor: Tensor, rows: slice | None, done: dict[int, Any]) -> Any:
+    def _value(self, tensor: Tensor | Rows, rows: slice | None, done: dict[int, Any]) -> Any:
         if id(self) not in done:
             if self._function is None:
                 done[id(self)] = tensor
             else:
                 args, kwargs = (_filled(noted, tensor, rows, done) for noted in (self._args, self._kwargs))
-                done[id(self)] = self._function(*args, **kwargs)
+                done[id(self)] = _called(self._function, args, kwargs)
         return done[id(self)]
 
     @classmethod
@@ -109,10 +112,23 @@ def _holds_activity(value: Any) -> bool:
     return isinstance(value, Rows) and not value.waits
 
 
-def _filled(value: Any, tensor: Tensor, rows: slice | None, done: dict[int, Any]) -> Any:
+def _called(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+    """What a call that was noted down makes; one of torch's own tensors is asked of a stand-in by its name."""
+    if not (args and isinstance(args[0], Rows)):
+        return function(*args, **kwargs)
+    name = METHODS.get(function)
+    made = getattr(args[0], name)(*args[1:], **kwargs) if name is not None else NotImplemented
+    if made is NotImplemented:
+        raise NeededWhole(name or "a function")
+    return made
+
+
+def _filled(value: Any, tensor: Tensor | Rows, rows: slice | None, done: dict[int, Any]) -> Any:
     if isinstance(value, Later):
         return value._value(tensor, rows, done)
     if isinstance(value, Rows):
+        if isinstance(tensor, Rows):
+            return value
         return value.whole() if rows is None else value.piece(rows, {})
     if isinstance(value, dict):
         return {key: _filled(item, tensor, rows, done) for key, item in value.items()}

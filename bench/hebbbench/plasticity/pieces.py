@@ -82,6 +82,39 @@ class Rows:
             done[id(self)] = self._make(rows, done)
         return done[id(self)]
 
+    def divided(self, product: Tensor, count: int) -> Rows | Tensor:
+        """A product (out, in) with these rows over `count`, in their precision."""
+
+        def make(units: slice, done: Done) -> Tensor:
+            return product[units].to(self.dtype, copy=True).div_(count)
+
+        return Rows(product.shape, self.dtype, product.device, make, waits=True)
+
+    def scaled(self, factor: Tensor, weight: Tensor) -> Rows | Tensor:
+        """Each unit's weights (out, in) times its factor (out,). The weights must not change before it is wanted."""
+
+        def make(units: slice, done: Done) -> Tensor:
+            return factor[units].unsqueeze(1) * weight[units]
+
+        return Rows(weight.shape, weight.dtype, weight.device, make, waits=True)
+
+    def _noted(self, name: str, function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: Any) -> Rows:
+        """Rows of what a function will make of its arguments, these rows among them."""
+        given = [value for value in args if isinstance(value, Rows)]
+        args = tuple(value.clone() if isinstance(value, Tensor) else value for value in args)  # it may change
+
+        def make(rows: slice, done: Done) -> Tensor:
+            pieces = (value.piece(rows, done) if isinstance(value, Rows) else value for value in args)
+            return function(*pieces, **kwargs)
+
+        return Rows(given[0].shape, given[0].dtype, given[0].device, make, all(value.waits for value in given))
+
+    def _takes(self, value: Any) -> bool:
+        """Whether these rows can be calculated with it piece by piece; of tensors only with a number."""
+        if isinstance(value, Rows):
+            return value.shape == self.shape
+        return isinstance(value, float | int) or (isinstance(value, Tensor) and value.dim() == 0)
+
     def __getattr__(self, name: str) -> Any:
         raise NeededWhole(name)
 
@@ -109,8 +142,10 @@ def rowwise(function: Callable[P, Tensor]) -> Callable[P, Tensor]:
 
     @wraps(function)
     def called(*args: P.args, **kwargs: P.kwargs) -> Tensor:
-        given = any(isinstance(value, Rows) for value in args)
-        return cast(Tensor, _later(function, args, kwargs)) if given else function(*args, **kwargs)
+        own = next((value for value in args if isinstance(value, Rows)), None)
+        if own is None:
+            return function(*args, **kwargs)
+        return cast(Tensor, own._noted(function.__name__, function, args, kwargs))
 
     return called
 
@@ -129,48 +164,13 @@ def potential(output: Tensor, layer: nn.Linear | nn.Conv2d) -> Rows:
     return Rows(rows.shape, dtype, rows.device, make, waits=False)
 
 
-def divided(product: Tensor, dtype: torch.dtype, count: int) -> Rows:
-    """A product (out, in) in this precision, over `count`."""
-
-    def make(units: slice, done: Done) -> Tensor:
-        return product[units].to(dtype, copy=True).div_(count)
-
-    return Rows(product.shape, dtype, product.device, make, waits=True)
-
-
-def scaled(factor: Tensor, weight: Tensor) -> Rows:
-    """Each unit's weights (out, in) times its factor (out,). The weights must not change before it is wanted."""
-
-    def make(units: slice, done: Done) -> Tensor:
-        return factor[units].unsqueeze(1) * weight[units]
-
-    return Rows(weight.shape, weight.dtype, weight.device, make, waits=True)
-
-
-def _later(function: Callable[..., Tensor], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Rows:
-    given = [value for value in args if isinstance(value, Rows)]
-
-    def make(rows: slice, done: Done) -> Tensor:
-        return function(*(value.piece(rows, done) if isinstance(value, Rows) else value for value in args), **kwargs)
-
-    return Rows(given[0].shape, given[0].dtype, given[0].device, make, all(value.waits for value in given))
-
-
-def _plain(value: Any, shape: torch.Size) -> bool:
-    """Whether rows of this shape can be calculated with it piece by piece; of tensors only with a number."""
-    if isinstance(value, Rows):
-        return value.shape == shape
-    return isinstance(value, float | int) or (isinstance(value, Tensor) and value.dim() == 0)
-
-
 def _operator(name: str) -> Callable[..., Any]:
     function = getattr(Tensor, name)
 
     def called(self: Rows, *others: Any) -> Any:
-        if not all(_plain(other, self.shape) for other in others):
+        if not all(self._takes(other) for other in others):
             return NotImplemented
-        numbers = (other.clone() if isinstance(other, Tensor) else other for other in others)  # it may change
-        return _later(function, (self, *numbers), {})
+        return self._noted(name.strip("_"), function, (self, *others), {})
 
     return called
 

@@ -14,7 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
-from hebbbench.plasticity.pieces import Rows, divided
+from hebbbench.kernels.padding import reflect_pad
+from hebbbench.kernels.patches import Geometry, patches, suits
+from hebbbench.plasticity.pieces import Rows
 from hebbbench.plasticity.routes import ROUTES, USUAL
 
 
@@ -116,6 +118,9 @@ class ConvPre:
         if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
             return self._x, (layer.padding[0], layer.padding[1])
         mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+        if mode == "reflect":
+            left, right, top, bottom = _sides(layer)
+            return reflect_pad(self._x, (left, right, top, bottom), self._x.dtype), (0, 0)
         return F.pad(self._x, _sides(layer), mode=mode), (0, 0)
 
     @property
@@ -160,7 +165,7 @@ class ConvPre:
         upstream = a.to(x.dtype)
         ways = {
             USUAL: lambda: self._by_library(upstream),
-            "patches": lambda: upstream.T @ self._patches(),
+            "patches": lambda: self._by_patches(upstream),
             "shifts": lambda: self._by_shifts(upstream),
             "swapped": lambda: self._by_swapping(upstream),
         }
@@ -171,6 +176,13 @@ class ConvPre:
     def _by_library(self, a: Tensor) -> Tensor:
         x, padding = self._padded()
         return weight_rows(weight_gradient(x, self._image(a), self._layer, padding))
+
+    def _by_patches(self, a: Tensor) -> Tensor:
+        """One product with all patches written out."""
+        geometry = Geometry.of(self._layer)
+        if geometry is None or not suits(self._x, geometry, self._x.dtype):
+            return a.T @ self._patches()
+        return (a.T @ patches(self._x, geometry, self._x.dtype))[:, : self._layer.weight[0].numel()]
 
     def _image(self, a: Tensor) -> Tensor:
         """Rows (B, out) as they lie at the layer's output, (samples, out, height, width)."""
@@ -206,7 +218,7 @@ class ConvPre:
 def _mean(product: Tensor, a: Tensor, count: int) -> Tensor:
     """The sum `product` of `count` rows' outer products with `a` as their mean, in the precision of `a`."""
     if isinstance(a, Rows):
-        return cast(Tensor, divided(product, a.dtype, count))
+        return cast(Tensor, a.divided(product, count))
     return product.to(a.dtype).div_(count)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from hebbbench.plasticity.correlation import Correlation, far_fewer_rows
-from hebbbench.plasticity.pieces import Rows, scaled
+from hebbbench.plasticity.pieces import Rows
 from hebbbench.plasticity.signals import Pre
 from hebbbench.world import present
 
@@ -31,7 +31,7 @@ def decay(a: Tensor, weight: Tensor) -> Tensor:
         weight: w, (out, in).
     """
     factor = present().mean(a.mean(0))
-    return cast(Tensor, scaled(factor, weight)) if isinstance(a, Rows) else factor.unsqueeze(1) * weight
+    return cast(Tensor, a.scaled(factor, weight)) if isinstance(a, Rows) else factor.unsqueeze(1) * weight
 
 
 def layer_max(delta: Tensor) -> Tensor:
@@ -84,7 +84,10 @@ def correlation(a: Tensor) -> Tensor:
 
 def cosine(pre: Pre, post: Tensor, weight: Tensor) -> Tensor:
     """w x / (‖w‖ ‖x‖), the match of direction alone, within [−1, 1], (B, out). 0 where x or w is 0."""
-    norms = torch.outer(pre.squared_norm.sqrt(), torch.linalg.vector_norm(weight, dim=1))
+    lengths, norms = pre.squared_norm.sqrt(), torch.linalg.vector_norm(weight, dim=1)
+    if isinstance(post, Rows):
+        return cast(Tensor, post.cosine(lengths, norms))
+    norms = torch.outer(lengths, norms)
     return (post / norms.clamp_min(torch.finfo(post.dtype).tiny)).clamp(-1, 1)
 
 

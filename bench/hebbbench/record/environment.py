@@ -53,6 +53,8 @@ def describe(
     """
     import torch
 
+    from hebbbench import kernels
+
     ran = began_with or code()
     unavailable = dict(ran.unavailable)
 
@@ -81,6 +83,7 @@ def describe(
         processes=processes,
         routes=routes or {},
         replayed=replayed,
+        kernels=attempt("kernels", lambda: kernels.version() if on_cuda else None),
         unavailable=unavailable,
     )
 

@@ -189,6 +189,9 @@ class Environment(Strict):
     replayed: NonNegativeInt = Field(
         default=0, description="steps that were replayed whole, as a CUDA graph; left out if none"
     )
+    kernels: str | None = Field(
+        default=None, description="what built the kernels that took the place of torch's on a GPU; left out if none did"
+    )
     unavailable: dict[str, str]
 
     @model_serializer(mode="wrap")
@@ -201,6 +204,8 @@ class Environment(Strict):
             plain.pop("routes", None)
         if not self.replayed:
             plain.pop("replayed", None)
+        if self.kernels is None:
+            plain.pop("kernels", None)
         return plain
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.errors import ProtocolError
+from hebbbench.kernels import convolutions, patches, pools
 from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.divided import divide
 from hebbbench.plasticity.feedback import lay
@@ -82,6 +83,10 @@ class Learner:
         self.model.to(device)
         if self.model.layout == "image":
             self.model.to(memory_format=torch.channels_last)
+        if device.type == "cuda":
+            pools.quicken(self.model)
+            convolutions.quicken(self.model)
+            patches.quicken(self.model)
         for layer in self.plasticity.layers:
             layer.state = {name: value.to(device) for name, value in layer.state.items()}
         self.procedure = self._procedure(rule, cell) if rule.shape == "step" else None
