@@ -15,7 +15,7 @@ from conftest import At, Lab
 from hebbbench.api import run
 from hebbbench.data.dataset import Dataset
 from hebbbench.record import environment
-from hebbbench.training import course, probing
+from hebbbench.training import course, probing, rehearsal
 from hebbbench.training.loop import CHECK_EVERY, Diverged
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
@@ -68,6 +68,21 @@ def test_the_same_cell_gives_the_same_bits_and_another_seed_gives_others(lab, na
     assert first.metrics != other.metrics
     if name != "untrained":
         assert first.environment.determinism_probe is True
+
+
+def test_what_counting_changes_is_not_taken_for_bits_that_do_not_repeat(lab, monkeypatch):
+    def count(learner, *batch):
+        work = rehearsal_count(learner, *batch)
+        for weight in learner.model.parameters():  # what is counted may be computed in another way
+            weight.data.mul_(1 + 1e-6)
+        return work
+
+    rehearsal_count = rehearsal.count
+    monkeypatch.setattr(rehearsal, "timed", lambda *which: True)
+    monkeypatch.setattr(rehearsal, "count", count)
+    result = lab.run(make(lab, "dropout"))
+    assert result.environment.determinism_probe is True
+    assert result.work is not None
 
 
 @pytest.mark.parametrize("name", ["dropout", "crop-flip"])

@@ -18,12 +18,16 @@ STEPS = 2
 def repeats_bits(apparatus: Apparatus, batches: Any) -> bool:
     """Whether the first steps, run twice from the same start, leave the same weights.
 
-    The first of them is counted, into `apparatus.measured.work`.
+    One of them, or one before them, is counted, into `apparatus.measured.work`.
     """
     only = 0 if apparatus.cell.recipe.training.schedule == "layerwise" else None
     if timed(apparatus.device, torch.float32 if apparatus.cell.work.precision == "float32" else torch.bfloat16):
-        # In a step of its own, because no way of an outer product is chosen while operations are counted.
-        apparatus.learner().step(*_batch(apparatus, batches, 0), 0, 0.0, only)
+        # Apart from these: while operations are counted, no way of an outer product is chosen, no kernel of ours runs.
+        learner = apparatus.learner()
+        learner.step(*_batch(apparatus, batches, 0), 0, 0.0, only)
+        if apparatus.measured.work is None:
+            apparatus.measured.work = count(learner, *_batch(apparatus, batches, 0), 0, only)
+        apparatus.world.end()
     digests = set()
     for _ in range(2):
         learner = apparatus.learner()
