@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from hebbbench import kernels
-from hebbbench.kernels import padding, pools
+from hebbbench.kernels import padding, patches, pools, rows
 
 WINDOWS = [(2, 2, 0), (3, 2, 1), (4, 2, 1), (2, 1, 0), (3, 1, 1), (2, 3, 0), ((2, 3), (1, 2), (1, 0))]
 SMALL = [(2, 5, 7, 9), (1, 48, 6, 6)]
@@ -144,7 +144,50 @@ def other_layouts(device="cpu"):
             near(a.grad, b.grad)
 
 
-CHECKS = {check.__name__: check for check in (maxima, means, peculiar, reflections, casts, other_layouts)}
+def as_patches(device="cpu"):
+    """Convolutions of few channels, forward and backward, and their patches in the order of a weight's rows."""
+    for channels, kernel, settings in [
+        (3, 5, {"padding": 2}),
+        (3, 5, {"padding": 2, "padding_mode": "reflect"}),
+        (1, 3, {"padding": 1, "stride": 2}),
+        (5, (2, 3), {"stride": (1, 2)}),
+    ]:
+        layer = nn.Conv2d(channels, 16, kernel, bias=False, **settings).to(device, memory_format=torch.channels_last)
+        geometry = patches.Geometry.of(layer)
+        x = drawn((2, channels, 9, 7), device=device, ties=False)
+        wide = patches.patches(x, geometry, torch.float32)
+        own = layer.weight[0].numel()
+        assert wide.shape[1] == -(-own // 8) * 8
+        assert not wide[:, own:].any()
+        (plain := copy.deepcopy(layer)).cpu()
+        theirs = plain(x.cpu())
+        ours = patches.Product.apply(x, layer.weight, layer, geometry, torch.float32)
+        flat = theirs.detach().permute(0, 2, 3, 1).reshape(len(wide), -1)
+        torch.testing.assert_close(wide[:, :own].cpu() @ plain.weight.detach().permute(0, 2, 3, 1).flatten(1).T, flat)
+        torch.testing.assert_close(ours.cpu(), theirs)
+        slopes = drawn(theirs.shape, seed=1, ties=False)
+        ours.backward(slopes.to(device))
+        theirs.backward(slopes)
+        torch.testing.assert_close(layer.weight.grad.cpu(), plain.weight.grad, rtol=1e-4, atol=1e-5)
+
+
+def many_rows(device="cpu"):
+    """Sums and extremes to which many programs add several tiles each, the last of them partly beyond the end."""
+    rows.PROGRAMS, usual = 3, rows.PROGRAMS
+    for shape in [(1000, 24), (61, 200), (5, 17)]:
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(2)).to(device)
+        leaf = rows.Leaf("matrix", x)
+        torch.testing.assert_close(rows.column_mean(leaf, x.shape, x.device), x.mean(0), rtol=1e-5, atol=1e-6)
+        assert rows.extremes(leaf, x.shape, x.device) == x.aminmax()
+        x[-1, -1] = torch.nan
+        assert all(extreme.isnan() for extreme in rows.extremes(leaf, x.shape, x.device))
+    rows.PROGRAMS = usual
+
+
+CHECKS = {
+    check.__name__: check
+    for check in (maxima, means, peculiar, reflections, casts, other_layouts, as_patches, many_rows)
+}
 
 
 @pytest.fixture(scope="module")
