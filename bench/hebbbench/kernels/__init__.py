@@ -29,11 +29,12 @@ def version() -> str | None:
 
 @cache
 def available() -> bool:
-    """Whether kernels can be built here: Triton is installed, finds a GPU and, if it asks for one, a compiler."""
-    if os.environ.get(SWITCH, "").lower() == "off":
+    """Whether kernels can be built here. One is, to see: a GPU may be too old, Triton or a compiler missing."""
+    if os.environ.get(SWITCH, "").lower() == "off" or not torch.cuda.is_available():
         return False
     try:
-        importlib.import_module("triton.runtime").driver.active.get_current_target()
+        pair = torch.zeros(2, device="cuda")
+        importlib.import_module("hebbbench.kernels.row_kernels").extremes_of_extremes[(1,)](pair, pair, 1, 16)
     except Exception:  # Triton fails in as many ways as it has parts
         return False
     return True

@@ -16,13 +16,16 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from hebbbench.kernels import in_use
-from hebbbench.kernels.pools import DTYPES, LARGEST
+from hebbbench.kernels.pools import DTYPES
 
 TOGETHER = 8
 """Numbers that the matrix units take at once."""
 
 WIDEST = 256
 """Numbers of the largest patch."""
+
+MOST = 2**24
+"""Numbers of all patches of a batch, which are held until the backward pass: 32 MiB of them."""
 
 
 class Geometry(NamedTuple):
@@ -67,7 +70,7 @@ def suits(x: Tensor, geometry: Geometry, dtype: torch.dtype) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and min(height, width) >= 1
         and mirrored
-        and 0 < x.shape[0] * height * width * WIDEST <= LARGEST
+        and 0 < x.shape[0] * height * width * x.shape[1] * geometry.kernel[0] * geometry.kernel[1] <= MOST
     )
 
 
@@ -84,7 +87,8 @@ def patches(x: Tensor, geometry: Geometry, dtype: torch.dtype) -> Tensor:
     down = max(1, 2048 // across)
     shape = (*x.shape[2:], height, width, x.shape[1], *geometry.kernel, *geometry.stride, *geometry.padding)
     kernel = importlib.import_module("hebbbench.kernels.patch_kernels").unfolded
-    kernel[(-(-pixels // down),)](x, written, pixels, *shape, geometry.mirror, columns, down, across)
+    with torch.cuda.device_of(x):
+        kernel[(-(-pixels // down),)](x, written, pixels, *shape, geometry.mirror, columns, down, across)
     return written
 
 

@@ -129,7 +129,8 @@ def column_mean(term: Term | Leaf, shape: torch.Size, device: torch.device) -> T
     sums, mean = torch.empty(programs, shape[1], device=device), torch.empty(shape[1], device=device)
     _launch("sum", term, shape, sums, tiles)
     across = min(32, _power_of_two(shape[1]))
-    _own().mean_of_sums[(-(-shape[1] // across),)](sums, mean, programs, shape[1], shape[0], 128, across)
+    with torch.cuda.device_of(mean):
+        _own().mean_of_sums[(-(-shape[1] // across),)](sums, mean, programs, shape[1], shape[0], 128, across)
     return mean
 
 
@@ -138,7 +139,8 @@ def extremes(term: Term | Leaf, shape: torch.Size, device: torch.device) -> tupl
     tiles, programs = _shares(shape)
     found, extreme = torch.empty(programs, 2, device=device), torch.empty(2, device=device)
     _launch("extremes", term, shape, found, tiles)
-    _own().extremes_of_extremes[(1,)](found, extreme, programs, _power_of_two(programs))
+    with torch.cuda.device_of(extreme):
+        _own().extremes_of_extremes[(1,)](found, extreme, programs, _power_of_two(programs))
     return extreme[0], extreme[1]
 
 
@@ -172,7 +174,8 @@ def _launch(purpose: Purpose, term: Term | Leaf, shape: torch.Size, out: Tensor,
     programs = -(-shape[0] // (tall * tiles))
     given = (leaf.value for leaf in leaves)
     kernel = _compiled(source)
-    kernel[(programs,)](*given, out, *shape, tiles, BLOCK_R=tall, BLOCK_C=wide, num_warps=4 if wide <= 4096 else 8)
+    with torch.cuda.device_of(out):
+        kernel[(programs,)](*given, out, *shape, tiles, BLOCK_R=tall, BLOCK_C=wide, num_warps=4 if wide <= 4096 else 8)
 
 
 def _source(purpose: Purpose, term: Term | Leaf) -> tuple[list[Leaf], str]:
