@@ -7,7 +7,7 @@ import json
 import torch
 from torch import Tensor, nn
 
-from hebbbench import registry
+from hebbbench import Pre, Rule, decay, hebb, registry
 from hebbbench.plasticity import attach
 from hebbbench.plasticity.attach import PlasticLayer
 
@@ -21,10 +21,20 @@ def layer_of(kind: str) -> nn.Linear | nn.Conv2d:
     return nn.Conv2d(3, 12, 3, padding=1, bias=False).to(memory_format=torch.channels_last)
 
 
+class Overwriting(Rule):
+    """Writes to what its equation has used: later than that, in the order of its lines."""
+
+    def delta(self, pre: Pre, post: Tensor, weight: Tensor) -> Tensor:
+        mean = post.mean(0)
+        y = post - mean
+        mean.mul_(0)
+        return hebb(y, pre) - decay(y, weight)
+
+
 def update(rule: str, kind: str, dtype: torch.dtype) -> tuple[Tensor, bool, bool]:
     """What one step leaves in `grad`; whether the rule still is shown stand-ins, and whether it ever could be."""
     module = layer_of(kind)
-    made = registry.rule(rule).create({}, "a layer")
+    made = Overwriting() if rule == "overwriting" else registry.rule(rule).create({}, "a layer")
     layer = PlasticLayer("layer", module, made)
     could = layer._fused
     x = torch.randn(SHAPES[kind][1], generator=torch.Generator().manual_seed(5))
@@ -47,9 +57,8 @@ def update(rule: str, kind: str, dtype: torch.dtype) -> tuple[Tensor, bool, bool
 
 def main() -> None:
     found = []
-    for rule in registry.rule_names():
-        if registry.rule(rule).shape != "delta":
-            continue
+    rules = [rule for rule in registry.rule_names() if registry.rule(rule).shape == "delta"]
+    for rule in [*rules, "overwriting"]:
         for kind in SHAPES:
             for dtype in (torch.float32, torch.bfloat16):
                 attach.in_use = lambda device: False  # type: ignore[attr-defined]

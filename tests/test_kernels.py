@@ -180,7 +180,9 @@ def many_rows(device="cpu"):
         torch.testing.assert_close(rows.column_mean(leaf, x.shape, x.device), x.mean(0), rtol=1e-5, atol=1e-6)
         assert rows.extremes(leaf, x.shape, x.device) == x.aminmax()
         x[-1, -1] = torch.nan
-        assert all(extreme.isnan() for extreme in rows.extremes(leaf, x.shape, x.device))
+        with pytest.raises(rows.Changed):
+            rows.extremes(leaf, x.shape, x.device)
+        assert all(extreme.isnan() for extreme in rows.extremes(rows.Leaf("matrix", x), x.shape, x.device))
     rows.PROGRAMS = usual
 
 

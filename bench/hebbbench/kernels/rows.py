@@ -100,12 +100,23 @@ PURPOSES: dict[Purpose, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 """What a kernel is for: the lines before, within and behind its loop over tiles."""
 
 
-@dataclass(frozen=True, eq=False)
 class Leaf:
     """What an equation starts from: (rows, units), a number a row (rows,), a number a unit (units,), one number."""
 
-    kind: Literal["matrix", "row", "column", "scalar", "number"]
-    value: Tensor | float
+    def __init__(self, kind: Literal["matrix", "row", "column", "scalar", "number"], value: Tensor | float) -> None:
+        self.kind, self.value = kind, value
+        self._version = self._current()
+
+    def changed(self) -> bool:
+        """Whether it was written to since it was noted down."""
+        return self._current() != self._version
+
+    def _current(self) -> int:
+        return self.value._version if isinstance(self.value, Tensor) else 0
+
+
+class Changed(Exception):
+    """An equation cannot be computed any more: what it starts from is something else by now."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +181,8 @@ def _shares(shape: torch.Size) -> tuple[int, int]:
 
 def _launch(purpose: Purpose, term: Term | Leaf, shape: torch.Size, out: Tensor, tiles: int) -> None:
     leaves, source = _source(purpose, term)
+    if any(leaf.changed() for leaf in leaves):
+        raise Changed("a tensor was written to between its use in an equation and the equation's result")
     tall, wide = _blocks(shape)
     programs = -(-shape[0] // (tall * tiles))
     given = (leaf.value for leaf in leaves)
