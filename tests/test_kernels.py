@@ -215,7 +215,7 @@ def test_triton_is_imported_only_to_launch_a_kernel(interpreted):
 @gpu
 @pytest.mark.parametrize("name", CHECKS)
 def test_kernels_do_on_a_gpu_what_torch_does(name):
-    assert kernels.available()
+    assert kernels.available(torch.device("cuda"))
     CHECKS[name]("cuda")
 
 
@@ -322,6 +322,17 @@ def test_quickening_keeps_state_and_hooks_and_survives_a_copy():
 def test_other_pools_are_left_alone(pool):
     pools.quicken(pool)
     assert "forward" not in vars(pool)
+
+
+def test_without_a_gpu_or_with_the_switch_there_are_no_kernels(monkeypatch):
+    cpu, cuda = torch.device("cpu"), torch.device("cuda")
+    for device in (cpu, cuda)[: 1 if torch.cuda.is_available() else 2]:
+        assert not kernels.available(device)
+        assert kernels.version(device) is None
+    monkeypatch.setenv(kernels.SWITCH, "off")
+    kernels.available.cache_clear()
+    assert not kernels.in_use(cuda)
+    kernels.available.cache_clear()
 
 
 def test_a_windows_size_is_torchs():

@@ -19,22 +19,23 @@ SWITCH = "HEBBBENCH_KERNELS"
 
 def in_use(device: torch.device) -> bool:
     """Whether kernels of our own compute what is computed there now."""
-    return device.type == "cuda" and available() and _get_current_dispatch_mode() is None
+    return device.type == "cuda" and available(device) and _get_current_dispatch_mode() is None
 
 
-def version() -> str | None:
-    """What kernels here are built by; None if there are none."""
-    return f"triton {metadata.version('triton')}" if available() else None
+def version(device: torch.device) -> str | None:
+    """What the kernels of a device are built by; None if there are none."""
+    return f"triton {metadata.version('triton')}" if available(device) else None
 
 
 @cache
-def available() -> bool:
-    """Whether kernels can be built here. One is, to see: a GPU may be too old, Triton or a compiler missing."""
-    if os.environ.get(SWITCH, "").lower() == "off" or not torch.cuda.is_available():
+def available(device: torch.device) -> bool:
+    """Whether kernels can be built for a device. One is, to see: it may be too old, Triton or a compiler missing."""
+    if os.environ.get(SWITCH, "").lower() == "off" or device.type != "cuda" or not torch.cuda.is_available():
         return False
     try:
-        pair = torch.zeros(2, device="cuda")
-        importlib.import_module("hebbbench.kernels.row_kernels").extremes_of_extremes[(1,)](pair, pair, 1, 16)
+        with torch.cuda.device(device):
+            pair = torch.zeros(2, device=device)
+            importlib.import_module("hebbbench.kernels.row_kernels").extremes_of_extremes[(1,)](pair, pair, 1, 16)
     except Exception:  # Triton fails in as many ways as it has parts
         return False
     return True

@@ -83,7 +83,7 @@ def describe(
         processes=processes,
         routes=routes or {},
         replayed=replayed,
-        kernels=attempt("kernels", lambda: kernels.version() if on_cuda else None),
+        kernels=attempt("kernels", lambda: kernels.version(torch.device(device))),
         unavailable=unavailable,
     )
 
