@@ -31,9 +31,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
 
+from benchmarks import by_kernels, memory, read_out, replayed, start, steps, together
 from benchmarks import input as pipeline
-from benchmarks import memory, read_out, replayed, start, steps, together
 from benchmarks.timing import at_once, convolution_rate, copy_rate, idle_share, matrix_rate, ratio, take_turns
+from hebbbench import kernels
 from hebbbench.training.device import prepare_torch
 
 IDLE = 0.9
@@ -78,6 +79,9 @@ def main() -> int:
     }
     print(head(report), flush=True)
     report["replayed"] = replayed.speed_ups(arguments.rounds, device, wait) if device.type == "cuda" else {}
+    keep(report, arguments.json)
+    report["by_kernels"] = by_kernels.speed_ups(arguments.rounds, x, labels, wait) if kernels.in_use(device) else {}
+    print(kernel_table(report["by_kernels"]), flush=True)
     keep(report, arguments.json)
     for network in steps.RULES:
         for precision in steps.PRECISIONS:
@@ -142,6 +146,21 @@ def head(report: dict[str, Any]) -> str:
         f"first step after {report['first_step_seconds']:.1f} s (goal 5); "
         f"--help: {report['help_seconds']:.2f} s (goal 0.3)\n"
         f"GHL's Hebbian term agrees with explicit patches to {report['ghl_relative_error']:.0e}"
+    )
+
+
+def kernel_table(found: dict[str, dict[str, float]]) -> str:
+    """What kernels of our own are worth, and what they change."""
+    if not found:
+        return "\nkernels of our own are skipped: they are for a GPU with Triton"
+    rows = [f"| {name} | {case['times']:.2f} | {case['distance']:.0e} |" for name, case in found.items()]
+    return "\n".join(
+        [
+            "",
+            "| by kernels of our own | times as fast as by torch's | update differs by |",
+            "| --- | ---: | ---: |",
+            *rows,
+        ]
     )
 
 

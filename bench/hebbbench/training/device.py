@@ -37,8 +37,8 @@ def prepare_torch(name: str | None) -> torch.device:
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
     _keep_freed_memory()
-    # Subnormal numbers are zeros: some processors multiply them a hundred times as slowly, and Adam makes whole layers of
-    # them where weights decay. Threads that begin later have this from the one that began them.
+    # Subnormal numbers are zeros: some processors multiply them a hundred times as slowly, and Adam makes whole layers
+    # of them where weights decay. Threads that begin later have this from the one that began them.
     torch.set_flush_denormal(True)
     # Filling fresh memory would cost a pass over every tensor; no kernel used here reads what it has not written.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
