@@ -34,8 +34,8 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         {"kind": "accuracy", "published": True},
     ),
     "cifar10-fasthebb-learning": (
-        "GHL's rate and decay are large, and its accuracy on validation comes as the rate falls. Backprop and "
-        "sign-only, at decays that were searched, take twelve epochs.",
+        "At decays as large as were found best for backprop and sign-only, and at GHL's own, accuracy on validation "
+        "comes as the rate falls.",
         ["cifar10-fasthebb-bf16"],
         {"kind": "curve", "curve": "end_to_end.validation.accuracy"},
     ),
