@@ -29,6 +29,8 @@ from hebbbench.plasticity.select import select
 from hebbbench.plasticity.signals import Pre, check_layer, post_rows, pre_of, weight_like, weight_rows
 from hebbbench.world import ALONE, World, shown_shares
 
+DIRECTION = "the direction of change"
+
 
 class PassEnded(Exception):
     """Raised inside a forward pass after the last layer that has anything to learn; nothing later is computed."""
@@ -169,30 +171,30 @@ class PlasticLayer:
             )
         if "grad" in late:
             late["grad"] = weight_rows(late["grad"])
-        delta = self._direction(late)
+        descent = self._by_kernels(late)
+        if descent is None:
+            # In the order of the weights: on a GPU one pass goes over both.
+            descent = self._like_weight("delta", self._written(late), DIRECTION).neg().contiguous()
         self._let_go()
-        weight = self.module.weight
-        if isinstance(delta, Fused) and delta.shape == self.weight.shape:
-            weight.grad = weight_like(delta.negative().whole(), weight)
-            return
-        delta = delta.whole() if isinstance(delta, Rows) else delta
-        delta = self._like_weight("delta", delta, "the direction of change")
-        # In the order of the weights: on a GPU one pass goes over both.
-        weight.grad = weight_like(delta.neg().contiguous(), weight)
+        self.module.weight.grad = weight_like(descent, self.module.weight)
 
-    def _direction(self, late: dict[str, Tensor]) -> Any:
-        """What the rule's equation comes to, with stand-ins for tensors where kernels are made for it."""
+    def _by_kernels(self, late: dict[str, Tensor]) -> Tensor | None:
+        """−Δw by kernels made for the rule's equation, (out, in); None if they are not for it."""
         if not (self._fused and in_use(self.module.weight.device)):
-            return self._written(late)
+            return None
         shown: dict[str, Any] = dict(late)
         if "grad" in late and late["grad"].shape[1] <= WIDEST:
             shown["grad"] = rows_of(late["grad"])
         try:
             delta = self._ask(shown) if self._begun is None else self._begun
-            return delta.given(shown["grad"]) if isinstance(delta, Later) else delta
+            if isinstance(delta, Later):
+                delta = delta.given(shown["grad"])
+            if isinstance(delta, Fused) and delta.shape == self.weight.shape:
+                return delta.negative().whole()
+            return self._like_weight("delta", delta, DIRECTION).neg().contiguous()
         except Exception:  # whatever fails for want of a tensor is asked again with tensors
             self._show_whole()
-            return self._written(late)
+            return None
 
     def _written(self, late: dict[str, Tensor]) -> Any:
         """What the rule's equation comes to, as a tensor."""
@@ -200,7 +202,7 @@ class PlasticLayer:
         if isinstance(delta, Later):
             with torch.autocast(self.module.weight.device.type, enabled=False):
                 delta = delta.given(late["grad"])
-        return delta
+        return delta.whole() if isinstance(delta, Rows) else delta
 
     def constrained(self) -> Tensor:
         """The weight as its rule would have it, rows (out, in)."""
