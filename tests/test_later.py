@@ -37,6 +37,14 @@ class Changing(Rule):
         return hebb(post, pre).abs().mul_(grad.sign().neg_())
 
 
+class Renamed(Rule):
+    def delta(self, pre: Pre, post: Tensor, grad: Tensor) -> Tensor:
+        direction = grad * 1.0
+        same = direction
+        same += hebb(post, pre)
+        return -direction
+
+
 class Careful(Rule):
     def delta(self, pre: Pre, post: Tensor, grad: Tensor) -> Tensor:
         assert isinstance(grad, Tensor)
@@ -71,7 +79,8 @@ def test_rules_of_the_registry_begin_early_and_end_alike(lab, monkeypatch, name)
 
 
 @pytest.mark.parametrize(
-    ("kind", "goes"), [(Plain, True), (Shaped, False), (Branching, False), (Changing, False), (Careful, False)]
+    ("kind", "goes"),
+    [(Plain, True), (Shaped, False), (Branching, False), (Changing, False), (Careful, False), (Renamed, False)],
 )
 def test_a_rule_that_needs_more_of_the_gradient_waits_for_it(kind, goes):
     now, let_go = update(kind(), early=True)

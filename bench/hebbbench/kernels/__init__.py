@@ -19,7 +19,7 @@ SWITCH = "HEBBBENCH_KERNELS"
 
 def in_use(device: torch.device) -> bool:
     """Whether kernels of our own compute what is computed there now."""
-    return device.type == "cuda" and available(device) and _get_current_dispatch_mode() is None
+    return device.type == "cuda" and _get_current_dispatch_mode() is None and available(device)
 
 
 def version(device: torch.device) -> str | None:

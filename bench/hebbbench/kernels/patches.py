@@ -54,6 +54,10 @@ class Geometry(NamedTuple):
         )
         return height, width
 
+    def columns(self, x: Tensor) -> int:
+        """Numbers of a patch of x, and zeros up to a multiple of `TOGETHER`."""
+        return -(-self.kernel[0] * self.kernel[1] * x.shape[1] // TOGETHER) * TOGETHER
+
 
 def _pairs(layer: nn.Conv2d) -> tuple[Any, ...]:
     return layer.kernel_size, layer.stride, layer.padding
@@ -70,7 +74,7 @@ def suits(x: Tensor, geometry: Geometry, dtype: torch.dtype) -> bool:
         and x.is_contiguous(memory_format=torch.channels_last)
         and min(height, width) >= 1
         and mirrored
-        and 0 < x.shape[0] * height * width * x.shape[1] * geometry.kernel[0] * geometry.kernel[1] <= MOST
+        and 0 < x.shape[0] * height * width * geometry.columns(x) <= MOST
     )
 
 
@@ -80,8 +84,7 @@ def patches(x: Tensor, geometry: Geometry, dtype: torch.dtype) -> Tensor:
     Returns:
         (N × positions, patch), in this precision.
     """
-    (height, width), (high, wide) = geometry.over(x), geometry.kernel
-    columns = -(-high * wide * x.shape[1] // TOGETHER) * TOGETHER
+    (height, width), columns = geometry.over(x), geometry.columns(x)
     pixels, across = x.shape[0] * height * width, 1 << (columns - 1).bit_length()
     written = torch.empty(pixels, columns, dtype=dtype, device=x.device)
     down = max(1, 2048 // across)

@@ -100,10 +100,13 @@ PURPOSES: dict[Purpose, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 """What a kernel is for: the lines before, within and behind its loop over tiles."""
 
 
+Kind = Literal["matrix", "row", "column", "scalar", "number"]
+
+
 class Leaf:
     """What an equation starts from: (rows, units), a number a row (rows,), a number a unit (units,), one number."""
 
-    def __init__(self, kind: Literal["matrix", "row", "column", "scalar", "number"], value: Tensor | float) -> None:
+    def __init__(self, kind: Kind, value: Tensor | float) -> None:
         self.kind, self.value = kind, value
         self._version = self._current()
 
@@ -227,6 +230,11 @@ def _parts(part: Term | Leaf, seen: set[int]) -> Iterator[Term | Leaf]:
         for argument in part.arguments:
             yield from _parts(argument, seen)
     yield part
+
+
+def leaves_of(term: Term | Leaf) -> list[Leaf]:
+    """What an equation starts from."""
+    return [part for part in _parts(term, set()) if isinstance(part, Leaf)]
 
 
 def _indented(lines: Any, depth: int) -> str:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from hebbbench.errors import RuleError
 from hebbbench.kernels import in_use
-from hebbbench.kernels.rows import WIDEST
+from hebbbench.kernels.rows import WIDEST, Changed
 from hebbbench.plasticity.divided import SharedPre, WholePre
 from hebbbench.plasticity.fused import Fused, fused_potential, rows_of
 from hebbbench.plasticity.later import Later
@@ -30,6 +30,7 @@ from hebbbench.plasticity.signals import Pre, check_layer, post_rows, pre_of, we
 from hebbbench.world import ALONE, World, shown_shares
 
 DIRECTION = "the direction of change"
+OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
 
 
 class PassEnded(Exception):
@@ -120,6 +121,11 @@ class PlasticLayer:
             return
         try:
             begun = self._ask({**outside, "grad": Later()})
+            noted = begun.values() if isinstance(begun, Later) else [begun]
+            if any(isinstance(value, Fused) and value.changed() for value in noted):
+                raise Changed
+        except OUT_OF_MEMORY:
+            raise
         except Exception:  # whatever fails for want of the gradient is asked again when it is there
             if isinstance(self._post, Rows):  # or for want of the whole potential: then with that, first
                 self._show_whole()
@@ -183,7 +189,7 @@ class PlasticLayer:
         if not (self._fused and in_use(self.module.weight.device)):
             return None
         shown: dict[str, Any] = dict(late)
-        if "grad" in late and late["grad"].shape[1] <= WIDEST:
+        if "grad" in late and late["grad"].shape[1] <= WIDEST and late["grad"].dtype == torch.float32:
             shown["grad"] = rows_of(late["grad"])
         try:
             delta = self._ask(shown) if self._begun is None else self._begun
@@ -192,6 +198,8 @@ class PlasticLayer:
             if isinstance(delta, Fused) and delta.shape == self.weight.shape:
                 return delta.negative().whole()
             return self._like_weight("delta", delta, DIRECTION).neg().contiguous()
+        except OUT_OF_MEMORY:
+            raise
         except Exception:  # whatever fails for want of a tensor is asked again with tensors
             self._show_whole()
             return None

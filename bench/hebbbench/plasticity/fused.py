@@ -13,7 +13,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from hebbbench.kernels.rows import ARITHMETIC, EACH, ROWWISE, WIDEST, Leaf, Term, column_mean, extremes, write
+from hebbbench.kernels.rows import (
+    ARITHMETIC,
+    EACH,
+    ROWWISE,
+    WIDEST,
+    Kind,
+    Leaf,
+    Term,
+    column_mean,
+    extremes,
+    leaves_of,
+    write,
+)
 from hebbbench.plasticity.pieces import Done, NeededWhole, Rows
 
 NAMES = {"multiply": "mul", "subtract": "sub", "div": "truediv", "divide": "truediv", "true_divide": "truediv"}
@@ -43,6 +55,15 @@ class Fused(Rows):
             return self.term.value
         return write(self.term, self.shape, dtype, self.device)
 
+    def to(self, dtype: torch.dtype) -> Tensor:
+        """All rows in this precision, in memory of their own: a rule may write to them."""
+        written = self.whole(dtype)
+        return written.clone() if isinstance(self.term, Leaf) and written is self.term.value else written
+
+    def changed(self) -> bool:
+        """Whether a tensor that it is calculated from was written to since it was noted down."""
+        return any(leaf.changed() for leaf in leaves_of(self.term))
+
     def mean(self, dim: int) -> Tensor:
         if dim != 0:
             raise NeededWhole(f"the mean over dimension {dim}")
@@ -52,7 +73,9 @@ class Fused(Rows):
         return extremes(self.term, self.shape, self.device)
 
     def piece(self, rows: slice, done: Done) -> Tensor:
-        raise NeededWhole("a piece")
+        if id(self) not in done:
+            done[id(self)] = self.whole()[rows]
+        return done[id(self)]
 
     def negative(self) -> Fused:
         """Each number with the other sign."""
@@ -88,7 +111,7 @@ class Fused(Rows):
         like = next(value for value in values if isinstance(value, Fused))
         if operation == "neg" and isinstance(like.term, Term) and like.term.operation == "neg":
             return Fused(like.term.arguments[0], like.shape, like.dtype, like.device, like.waits)
-        leaves = tuple(value if isinstance(value, Leaf) else _part(value, like.shape) for value in values)
+        leaves = tuple(value if isinstance(value, Leaf) else _part(value, like) for value in values)
         parts = tuple(part for part in leaves if part is not None)
         if len(parts) < len(values):
             raise NeededWhole(operation)
@@ -96,14 +119,16 @@ class Fused(Rows):
         return Fused(Term(operation, parts), like.shape, self.dtype, like.device, waits)
 
     def _takes(self, value: Any) -> bool:
-        return _part(value, self.shape) is not None
+        return _part(value, self) is not None
 
     @classmethod
     def __torch_function__(
         cls, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        name = getattr(function, "__name__", "").strip("_")
-        name = NAMES.get(name, name)
+        name = getattr(function, "__name__", "")
+        if name.endswith("_") and not name.endswith("__"):
+            raise NeededWhole(f"{name} changes a tensor in place")
+        name = NAMES.get(name.strip("_"), name.strip("_"))
         if not kwargs and len(args) == 2 and name in ARITHMETIC:
             own = next(value for value in args if isinstance(value, Fused))
             if all(isinstance(value, Fused) or own._takes(value) for value in args):
@@ -133,19 +158,26 @@ def _fits(rows: Tensor) -> bool:
     return rows.shape[1] <= WIDEST and rows.numel() > 0
 
 
-def _part(value: Any, shape: torch.Size) -> Term | Leaf | None:
-    """What a kernel over rows of this shape can calculate with; None if it cannot."""
+def _part(value: Any, own: Fused) -> Term | Leaf | None:
+    """What a kernel over rows of this shape can calculate with; None if it cannot, or torch's answer were another."""
     if isinstance(value, Fused):
-        return value.term if value.shape == shape else None
+        return value.term if value.shape == own.shape else None
     if isinstance(value, float | int):
         return Leaf("number", float(value))
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return None
-    value, own = value.detach(), tuple(value.shape)
-    if own == ():
-        return Leaf("scalar", value)
-    if own == (shape[1],) or own == (1, shape[1]):
-        return Leaf("column", value.contiguous())
-    if own == (shape[0], 1):
-        return Leaf("row", value.contiguous())
-    return Leaf("matrix", value.contiguous()) if own == tuple(shape) else None
+    if value.requires_grad and torch.is_grad_enabled():
+        return None
+    shape = tuple(value.shape)
+    if shape == () and value.device.type == "cpu" != own.device.type:
+        return Leaf("number", float(value))
+    if value.device != own.device or (value.dtype == torch.float64 and shape != ()):
+        return None
+    kinds: dict[tuple[int, ...], Kind] = {
+        (): "scalar",
+        (own.shape[1],): "column",
+        (1, own.shape[1]): "column",
+        (own.shape[0], 1): "row",
+    }
+    kind: Kind | None = "matrix" if shape == tuple(own.shape) else kinds.get(shape)
+    return None if kind is None else Leaf(kind, value.contiguous())

@@ -7,15 +7,15 @@ forward pass as far as the gradient is not needed, so a layer's potential need n
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from hebbbench.plasticity.pieces import IN_PLACE, NeededWhole, Rows, slices
 from hebbbench.plasticity.pieces import METHODS as ELEMENTWISE
 from hebbbench.plasticity.pieces import OPERATORS as ARITHMETIC
-from hebbbench.plasticity.pieces import NeededWhole, Rows, slices
 
 OPERATORS = (
     *("neg", "abs", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv", "pow", "rpow"),
@@ -59,16 +59,27 @@ class Later:
 
     def _in_pieces(self, shape: torch.Size) -> bool:
         """Whether there are `Rows` of this shape among the arguments, and all calls are to each number by itself."""
-        calls: list[Later] = [self]
-        values: list[Any] = []
-        while calls:
-            call = calls.pop()
-            if call._function is not None and (call._function not in METHODS or call._kwargs):
-                return False
-            calls += [value for value in call._args if isinstance(value, Later)]
-            values += [value for value in call._args if not isinstance(value, Later)]
+        if any(call._function not in METHODS or call._kwargs for call in self._calls() if call._function is not None):
+            return False
+        values = list(self.values())
         rows = [isinstance(value, Rows) and value.shape == shape for value in values]
         return any(rows) and all(isinstance(value, float | int) or row for value, row in zip(values, rows, strict=True))
+
+    def _calls(self) -> Iterator[Later]:
+        """This call and those it depends on, each once."""
+        seen: set[int] = set()
+        calls = [self]
+        while calls:
+            call = calls.pop()
+            if id(call) not in seen:
+                seen.add(id(call))
+                yield call
+                calls += [value for value in call._args if isinstance(value, Later)]
+
+    def values(self) -> Iterator[Any]:
+        """What is calculated with beside the tensor to come."""
+        for call in self._calls():
+            yield from (value for value in call._args if not isinstance(value, Later))
 
     def _value(self, tensor: Tensor | Rows, rows: slice | None, done: dict[int, Any]) -> Any:
         if id(self) not in done:
@@ -144,3 +155,5 @@ def _operator(name: str) -> Callable[..., Later]:
 
 for _name in OPERATORS:
     setattr(Later, f"__{_name}__", _operator(f"__{_name}__"))
+for _name in IN_PLACE:
+    setattr(Later, f"__{_name}__", lambda self, other: _noted(Tensor.add_, self, other))  # which is refused

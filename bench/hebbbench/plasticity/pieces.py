@@ -23,6 +23,8 @@ the peak is no lower, of twice as many it rises by a twentieth."""
 
 OPERATORS = ("neg", "abs", "add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "rtruediv")
 METHODS = ("neg", "abs", "sign")
+IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow", "imatmul", "iand", "ior", "ixor")
+"""Operators that write to their left side, which a stand-in has not: another name of it would not see the change."""
 
 P = ParamSpec("P")
 Done = dict[int, Tensor]
@@ -175,6 +177,15 @@ def _operator(name: str) -> Callable[..., Any]:
     return called
 
 
+def _refused(name: str) -> Callable[..., Any]:
+    def called(self: Rows, other: Any) -> Any:
+        raise NeededWhole(f"{name} changes a tensor in place")
+
+    return called
+
+
+for _name in IN_PLACE:
+    setattr(Rows, f"__{_name}__", _refused(_name))
 for _name in OPERATORS:
     setattr(Rows, f"__{_name}__", _operator(f"__{_name}__"))
 for _name in METHODS:

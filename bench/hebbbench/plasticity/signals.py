@@ -84,7 +84,7 @@ class LinearPre:
         return self.rows.square().sum(1)
 
     def outer(self, a: Tensor) -> Tensor:
-        return _mean(a.to(self._products).T @ self._x.to(self._products), a, self.count)
+        return _mean(_in(a, self._products).T @ self._x.to(self._products), a, self.count)
 
     def potential(self, weight: Tensor) -> Tensor:
         return (self._x @ weight.to(self._x.dtype).T).to(self._dtype)
@@ -162,7 +162,7 @@ class ConvPre:
         if self._products != self._x.dtype:
             return ConvPre(self._x.to(self._products), self._layer, self._positions).outer(a)
         weight, x = self._layer.weight, self._x
-        upstream = a.to(x.dtype)
+        upstream = _in(a, x.dtype)
         ways = {
             USUAL: lambda: self._by_library(upstream),
             "patches": lambda: self._by_patches(upstream),
@@ -213,6 +213,11 @@ class ConvPre:
         kernel = weight_like(weight, layer.weight).to(x.dtype)
         output = F.conv2d(x, kernel, stride=_pair(layer.stride), padding=padding, dilation=_pair(layer.dilation))
         return output.permute(0, 2, 3, 1).reshape(self.count, -1).to(layer.weight.dtype)
+
+
+def _in(a: Tensor, dtype: torch.dtype) -> Tensor:
+    """A factor in the precision of a product, which does not write to it."""
+    return a.whole(dtype) if isinstance(a, Rows) else a.to(dtype)
 
 
 def _mean(product: Tensor, a: Tensor, count: int) -> Tensor:

@@ -83,7 +83,9 @@ class Learner:
         self.model.to(device)
         if self.model.layout == "image":
             self.model.to(memory_format=torch.channels_last)
-        if device.type == "cuda":
+        if (
+            device.type == "cuda" and rule.shape != "step"
+        ):  # which may differentiate twice, and kernels' slopes have none
             pools.quicken(self.model)
             convolutions.quicken(self.model)
             patches.quicken(self.model)
