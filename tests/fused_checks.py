@@ -130,7 +130,7 @@ def update(rule: str, kind: str, dtype: torch.dtype) -> tuple[Tensor, bool, bool
 
 def main() -> None:
     found = []
-    rules = [rule for rule in registry.rule_names() if registry.rule(rule).shape == "delta"]
+    rules = [rule for rule in registry.rule_names() if registry.rule(rule).shape != "step"]
     for rule in [*rules, *(each.__name__ for each in ADVERSARIES)]:
         for kind in SHAPES:
             for dtype in (torch.float32, torch.bfloat16):

@@ -60,6 +60,9 @@ class Rule(BaseModel):
     takes the step. `loss` and `step` return a scalar, and the direction is down its slope. `feedback` names the path
     on which `grad` is carried back (see `hebbbench.plasticity.feedback`).
 
+    An equation changes nothing but `state`. Without one it may be asked more than once a step, at first with stand-ins
+    for tensors that note down what is done to them (see `plasticity/later.py`, `pieces.py`, and on a GPU `fused.py`).
+
     Raises:
         RuleError: at import, when there is no equation or more than one, or it asks for a signal that does not exist.
     """
