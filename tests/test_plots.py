@@ -537,6 +537,14 @@ def test_every_picture_is_written_twice_and_repeats_its_bytes(lab, results, kind
         assert one.read_bytes() == two.read_bytes()
 
 
+def test_a_picture_of_another_kind_is_refused(lab, results, tmp_path):
+    asked = ["plot", str(lab.results / "tiny"), "--kind", "accuracy", "--output", str(tmp_path / "a.pdf")]
+    found = CliRunner().invoke(app, asked)
+    assert isinstance(found.exception, ResultError)
+    assert "not as .pdf" in str(found.exception)
+    assert list(tmp_path.glob("a*")) == []
+
+
 def test_a_target_that_holds_nothing_says_what_there_is(lab, results, tmp_path):
     with pytest.raises(ResultError, match="neither a file, a folder nor a protocol"):
         collect(["nonsense"], lab.results)

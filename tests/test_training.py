@@ -14,6 +14,7 @@ import torch
 from conftest import At, Lab
 from hebbbench.api import run
 from hebbbench.data.dataset import Dataset
+from hebbbench.errors import HebbBenchError
 from hebbbench.record import environment
 from hebbbench.training import course, probing, rehearsal
 from hebbbench.training.loop import CHECK_EVERY, Diverged
@@ -383,6 +384,13 @@ def test_run_by_name_gives_what_the_cell_gives_and_finds_it_again(lab):
     seen = At()
     assert run(protocol, "bp", seed=3, recipe=recipe, results=str(lab.results), reporter=seen) == result
     assert seen.phases == []
+
+
+@pytest.mark.parametrize("wrong", [{"settings": {"device": "cpu"}}, {"reporter": print}])
+def test_what_run_cannot_use_is_refused_by_name(lab, wrong):
+    (name,) = wrong
+    with pytest.raises(HebbBenchError, match=f"{name} = .* is no {name.capitalize()}"):
+        run(lab.protocol(), "bp", **wrong)
 
 
 def test_a_rule_file_edited_between_two_runs_of_one_process_is_run_as_it_now_stands(lab):

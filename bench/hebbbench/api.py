@@ -9,7 +9,7 @@ from typing import Any
 from hebbbench import registry
 from hebbbench.cards import card_of_cell
 from hebbbench.cell import cells
-from hebbbench.errors import ProtocolError
+from hebbbench.errors import HebbBenchError, ProtocolError
 from hebbbench.progress import Reporter, Silent
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
@@ -48,6 +48,9 @@ def run(
     found = protocol if isinstance(protocol, Protocol) else registry.protocol(str(protocol))
     if not isinstance(seed, int) or isinstance(seed, bool) or seed < 0:
         raise ProtocolError(f"seed = {seed!r} is no whole number from 0; protocol '{found.name}' has {found.seeds}.")
+    for name, value, kind in (("settings", settings, Settings), ("reporter", reporter, Reporter)):
+        if value is not None and not isinstance(value, kind):
+            raise HebbBenchError(f"{name} = {value!r} is no {kind.__name__}. Give one, or leave it out.")
     if isinstance(recipe, dict):
         recipe = validate(Recipe, recipe, "recipe")
     asked = cells(found, [str(rule)], [seed], axes or {}, recipe)

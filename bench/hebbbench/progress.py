@@ -6,7 +6,7 @@ import os
 import re
 import sys
 import time
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import (
@@ -22,6 +22,7 @@ from rich.progress import (
 from hebbbench.errors import HebbBenchError
 
 
+@runtime_checkable
 class Reporter(Protocol):
     """Where a run says what it is doing."""
 

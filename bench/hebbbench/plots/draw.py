@@ -34,6 +34,8 @@ TAKES: dict[str, tuple[str, ...]] = {
 }
 """Which options say something to a kind of picture."""
 FLAGS = {"rules": "--rule", "axes": "--axis"}
+OTHERS = {".jpg", ".jpeg", ".pdf", ".gif", ".webp", ".tif", ".tiff", ".eps", ".ps", ".bmp"}
+"""Endings of pictures that are not written."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +68,11 @@ def draw(asked: Request) -> list[Path]:
             kinds = ", ".join(kind for kind, options in TAKES.items() if option in options)
             flag = FLAGS.get(option, f"--{option}")
             raise ResultError(f"--kind {asked.kind} takes no {flag}: that goes with {kinds}. Leave it out.")
+    if asked.output is not None and asked.output.suffix.lower() in OTHERS:
+        raise ResultError(
+            f"--output {asked.output}: pictures are written as PNG and as SVG, not as {asked.output.suffix}. "
+            f"Give the name without an ending: {asked.output.with_suffix('')}."
+        )
     with styled():
         figure = _of_tensors(asked) if asked.kind in ("features", "updates") else _of_results(asked)
         named = Path(f"{Path(asked.targets[0]).stem}-{asked.kind}")
