@@ -94,7 +94,9 @@ class Fused(Rows):
         return self._made("cosine", self, Leaf("row", lengths.contiguous()), Leaf("column", norms.contiguous()))
 
     def divided(self, product: Tensor, count: int) -> Rows | Tensor:
-        return self._made("truediv", rows_of(product), count) if _fits(product) else super().divided(product, count)
+        if not _fits(product):
+            return product.to(self.dtype, copy=True).div_(count)
+        return self._made("truediv", rows_of(product), count)
 
     def scaled(self, factor: Tensor, weight: Tensor) -> Rows | Tensor:
         if not _fits(weight):
