@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from hebbbench import registry
-from hebbbench.cell import cells
+from hebbbench.cell import cells, parse_axes
 from hebbbench.data import dataset_spec
 from hebbbench.errors import ProtocolError, UnknownNameError
 from hebbbench.plasticity.rule import per_layer
@@ -378,6 +378,13 @@ def test_different_points_have_different_hashes():
     protocol = make()
     points = [{"norm": norm, "decay": decay} for norm in ("batch", "none") for decay in (0.0, 0.01)]
     assert len({protocol.at(point).hash for point in points}) == 4
+
+
+@pytest.mark.parametrize("text", ["0.01", "1e-2", "1.0e-2", ".01"])
+def test_an_axis_value_may_be_written_as_any_text_of_its_number(text):
+    assert parse_axes([f"decay={text}", "norm=none"], make()) == {"decay": 0.01, "norm": "none"}
+    with pytest.raises(ProtocolError, match="axis decay = '0.02' is not in protocol 'toy'"):
+        parse_axes(["decay=0.02"], make())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -145,7 +146,7 @@ def parse_seeds(texts: list[str], protocol: Protocol) -> list[int]:
 
 
 def parse_axes(texts: list[str], protocol: Protocol) -> dict[str, AxisValue]:
-    """Axis values from the command line, name=value, matched by their text against the protocol's values.
+    """Axis values from the command line, name=value, matched by their text, or as numbers, to the protocol's values.
 
     Raises:
         ProtocolError: an axis or a value does not exist.
@@ -160,8 +161,17 @@ def parse_axes(texts: list[str], protocol: Protocol) -> dict[str, AxisValue]:
             raise ProtocolError(
                 f"protocol '{protocol.name}' has no axis '{name}'. Its axes: {', '.join(protocol.axes) or 'none'}."
             )
-        matching: list[Any] = [candidate for candidate in axis.values if str(candidate) == value]
+        matching: list[Any] = [candidate for candidate in axis.values if _is(candidate, value)]
         if not matching:
             raise ProtocolError(f"axis {name} = '{value}' is not in protocol '{protocol.name}'. Values: {axis.values}.")
         parsed[name] = matching[0]
     return parsed
+
+
+def _is(value: AxisValue, text: str) -> bool:
+    """Whether a text names a value: 5e-05 may be written 5.0e-5, as protocols do."""
+    if str(value) == text:
+        return True
+    with suppress(ValueError):
+        return isinstance(value, int | float) and not isinstance(value, bool) and float(text) == value
+    return False
