@@ -383,7 +383,7 @@ def test_different_points_have_different_hashes():
 @pytest.mark.parametrize("text", ["0.01", "1e-2", "1.0e-2", ".01"])
 def test_an_axis_value_may_be_written_as_any_text_of_its_number(text):
     assert parse_axes([f"decay={text}", "norm=none"], make()) == {"decay": 0.01, "norm": "none"}
-    with pytest.raises(ProtocolError, match="axis decay = '0.02' is not in protocol 'toy'"):
+    with pytest.raises(ProtocolError, match=r"axis decay = '0\.02' is not in protocol 'toy'"):
         parse_axes(["decay=0.02"], make())
 
 
