@@ -161,7 +161,7 @@ def as_patches(device="cpu"):
         assert not wide[:, own:].any()
         (plain := copy.deepcopy(layer)).cpu()
         theirs = plain(x.cpu())
-        ours = patches.Product.apply(x, layer.weight, layer, geometry, torch.float32)
+        ours = patches.Product.apply(x, layer.weight, geometry, torch.float32)
         flat = theirs.detach().permute(0, 2, 3, 1).reshape(len(wide), -1)
         torch.testing.assert_close(wide[:, :own].cpu() @ plain.weight.detach().permute(0, 2, 3, 1).flatten(1).T, flat)
         torch.testing.assert_close(ours.cpu(), theirs)

@@ -11,6 +11,7 @@ from functools import cache
 from importlib import metadata
 
 import torch
+from torch import Tensor
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 SWITCH = "HEBBBENCH_KERNELS"
@@ -20,6 +21,12 @@ SWITCH = "HEBBBENCH_KERNELS"
 def in_use(device: torch.device) -> bool:
     """Whether kernels of our own compute what is computed there now."""
     return device.type == "cuda" and _get_current_dispatch_mode() is None and available(device)
+
+
+def product_dtype(x: Tensor) -> torch.dtype:
+    """The precision in which torch would take a product with x: autocast's within autocast, else its own."""
+    kind = x.device.type
+    return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else x.dtype
 
 
 def version(device: torch.device) -> str | None:

@@ -9,11 +9,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hebbbench.kernels import in_use
+from hebbbench.kernels import in_use, product_dtype
 from hebbbench.kernels.padding import reflect_pad
 
 
@@ -27,9 +26,7 @@ def quicken(model: nn.Module) -> None:
 def _convolved(layer: nn.Conv2d, usual: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     if not in_use(x.device):
         return usual(x)
-    mixed = torch.is_autocast_enabled(x.device.type)
-    dtype = torch.get_autocast_dtype(x.device.type) if mixed else x.dtype
     high, wide = int(layer.padding[0]), int(layer.padding[1])
-    padded = reflect_pad(x, (wide, wide, high, high), dtype)
+    padded = reflect_pad(x, (wide, wide, high, high), product_dtype(x))
     settings: tuple[Any, ...] = (layer.stride, 0, layer.dilation, layer.groups)
     return F.conv2d(padded, layer.weight, layer.bias, *settings)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from hebbbench.kernels import in_use
-from hebbbench.kernels.pools import DTYPES
+from hebbbench.kernels import in_use, product_dtype
+from hebbbench.kernels.pools import DTYPES, Window
 
 TOGETHER = 8
 """Numbers that the matrix units take at once."""
@@ -48,11 +48,7 @@ class Geometry(NamedTuple):
 
     def over(self, x: Tensor) -> tuple[int, int]:
         """Rows and columns of the positions in x."""
-        height, width = (
-            (side + 2 * padding - kernel) // stride + 1
-            for side, kernel, stride, padding in zip(x.shape[2:], *self[:3], strict=True)
-        )
-        return height, width
+        return Window(self.kernel, self.stride, self.padding).over(x.shape[2:])
 
     def columns(self, x: Tensor) -> int:
         """Numbers of a patch of x, and zeros up to a multiple of `TOGETHER`."""
@@ -99,9 +95,7 @@ class Product(torch.autograd.Function):
     """A convolution as a product with patches."""
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, layer: nn.Conv2d, geometry: Geometry, dtype: torch.dtype
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, geometry: Geometry, dtype: torch.dtype) -> Tensor:
         rows = patches(x, geometry, dtype)
         flat = weight.permute(0, 2, 3, 1).flatten(1)
         wide = flat.new_zeros(len(flat), rows.shape[1], dtype=dtype)
@@ -112,12 +106,12 @@ class Product(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, slopes: Tensor) -> tuple[None, Tensor, None, None, None]:
+    def backward(ctx: Any, slopes: Tensor) -> tuple[None, Tensor, None, None]:
         (rows,) = ctx.saved_tensors
         out, channels, high, wide = ctx.shape
         upstream = slopes.permute(0, 2, 3, 1).reshape(len(rows), out)
         found = (upstream.T @ rows)[:, : high * wide * channels].to(ctx.dtype)
-        return None, found.view(out, high, wide, channels).permute(0, 3, 1, 2), None, None, None
+        return None, found.view(out, high, wide, channels).permute(0, 3, 1, 2), None, None
 
 
 def quicken(model: nn.Module) -> None:
@@ -131,9 +125,8 @@ def quicken(model: nn.Module) -> None:
 
 
 def _convolved(layer: nn.Conv2d, geometry: Geometry, usual: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    mixed = x.is_cuda and torch.is_autocast_enabled("cuda")
-    dtype = torch.get_autocast_dtype("cuda") if mixed else x.dtype
+    dtype = product_dtype(x)
     if x.requires_grad or x.dim() != 4 or not suits(x, geometry, dtype):
         return usual(x)
-    y: Tensor = Product.apply(x, layer.weight, layer, geometry, dtype)
+    y: Tensor = Product.apply(x, layer.weight, geometry, dtype)
     return y if layer.bias is None else y + layer.bias.to(dtype)[:, None, None]
