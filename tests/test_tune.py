@@ -10,7 +10,7 @@ import yaml
 
 from conftest import At, Killed, Lab
 from hebbbench.data.dataset import Dataset
-from hebbbench.errors import ProtocolError, RunInterrupted
+from hebbbench.errors import NothingScored, ProtocolError, RunInterrupted
 from hebbbench.recipe import Recipe, RecipeFile, resolve
 from hebbbench.training import trial
 from hebbbench.training.course import Course
@@ -89,8 +89,9 @@ def test_a_trial_that_diverges_is_told_and_does_not_win(lab):
 
 
 def test_a_search_without_a_score_says_why(lab):
-    with pytest.raises(ProtocolError, match=r"no trial of rule 'bp' could be scored; the last said: diverged"):
+    with pytest.raises(NothingScored, match=r"no trial of rule 'bp' could be scored; the last said: diverged") as told:
         look(lab, "bp", {"optimizer.lr": [1e30]})
+    assert told.value.exit_code == 1
 
 
 def test_a_protocol_without_validation_samples_cannot_be_searched_and_is_told_so(lab):
@@ -225,7 +226,7 @@ def test_another_value_rule_or_protocol_is_another_trial_and_one_more_value_cost
 def test_a_trial_that_failed_is_tried_again_and_a_damaged_file_is_none(lab, trained):
     raises = lab.rule("raises", "weight: raise ValueError('on purpose')")
     for _ in range(2):
-        with pytest.raises(ProtocolError, match=r"the last said: ValueError during training: on purpose \(raises\.py"):
+        with pytest.raises(NothingScored, match=r"the last said: ValueError during training: on purpose \(raises\.py"):
             look(lab, raises, {"optimizer.lr": [0.05]})
     assert len(trained) == 2
     look(lab, "bp", {"optimizer.lr": [0.05]})

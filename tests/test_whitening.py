@@ -12,7 +12,7 @@ from hebbbench.data.batches import Batches
 from hebbbench.data.whitening import WhitenedBatches, Whitening
 from hebbbench.errors import ProtocolError
 from hebbbench.training import apparatus
-from hebbbench.training.soundness import check_whitening
+from hebbbench.training.coherence import check_whitening
 
 SHAPE = (4, 3, 2)
 

@@ -10,6 +10,7 @@ from hebbbench import registry
 from hebbbench.board.text import spans
 from hebbbench.cell import Cell
 from hebbbench.errors import HebbBenchError, ResultError
+from hebbbench.protocol import Protocol
 from hebbbench.record.store import check_exists, load_own, result_path
 from hebbbench.report import another
 from hebbbench.world import World
@@ -90,10 +91,15 @@ def damaged(planned: Sequence[Cell], results: Path) -> dict[str, str]:
 
 
 def warnings(planned: Sequence[Cell]) -> list[str]:
-    """What may be meant, and may be a slip: a recipe for a name like the protocol's, a seed that no board counts."""
+    """What may be meant, and may be a slip: a recipe for a name like the protocol's, a hyper-parameter that no recipe
+    sets, a seed that no board counts."""
     pairs = dict.fromkeys((cell.rule, cell.protocol.name) for cell in planned)
     found = [stray for pair in pairs if (stray := registry.stray_recipes(*pair)) is not None]
     for protocol in {cell.protocol.name: cell.protocol for cell in planned}.values():
+        found += [
+            f"hyperparameters.{name} of {protocol.name} is in no rule's recipe for it, so it changes nothing"
+            for name in _unused(protocol, [cell for cell in planned if cell.protocol is protocol])
+        ]
         seeds = {cell.seed for cell in planned if cell.protocol.name == protocol.name}
         others = spans(sorted(seeds - set(protocol.seeds)))
         if others:
@@ -104,6 +110,16 @@ def warnings(planned: Sequence[Cell]) -> list[str]:
             )
             found.append(f"{what} of {protocol.name}'s, {', '.join(map(str, protocol.seeds))}: no board counts that")
     return found
+
+
+def _unused(protocol: Protocol, planned: Sequence[Cell]) -> list[str]:
+    """Hyper-parameters that it fixes, and that neither a recipe in the registry nor one of these cells' sets."""
+    if not protocol.hyperparameters:
+        return []
+    kept = [registry.recipe(rule, protocol.name) for rule in registry.rule_names()]
+    used = {name for recipe in kept if recipe is not None for name in recipe.hyperparameters}
+    used |= {name for cell in planned for name in cell.recipe.hyperparameters}
+    return [name for name in protocol.hyperparameters if name not in used]
 
 
 def all_rows(world: World) -> Callable[[Cell], bool] | None:

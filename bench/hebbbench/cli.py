@@ -133,6 +133,8 @@ def tune(
     """Search a recipe on the validation split and print it with what the search cost.
 
     Scores are kept in the cache as they come: after an interruption the same command goes on.
+
+    Exit status: 0 a recipe was found; 1 every trial diverged or failed; 2 a mistake in what was asked.
     """
     from hebbbench.world import launched
 

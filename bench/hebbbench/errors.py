@@ -57,6 +57,12 @@ class LimitTooShort(HebbBenchError):
     """A time limit under which nothing would ever be done, however often the command is given."""
 
 
+class NothingScored(HebbBenchError):
+    """A search in which every trial diverged or failed: what was asked was right, and nothing was found."""
+
+    exit_code = 1
+
+
 def suggestion(value: str, alternatives: Iterable[str]) -> str:
     """A sentence naming the nearest valid name, if there is one, and all valid names."""
     names = sorted(alternatives)

@@ -19,12 +19,20 @@ from hebbbench.protocol import Protocol
 from hebbbench.recipe import resolve
 from hebbbench.report import point, table
 from hebbbench.sections import Published
+from hebbbench.training.coherence import check_work
 from hebbbench.training.network import blank_input, build_model
-from hebbbench.training.outline import count
+from hebbbench.training.optimise import rates
+from hebbbench.training.outline import check_batch, count
 
 
 def protocol_page(protocol: Protocol) -> str:
-    """What a protocol fixes and frees, its network layer by layer, its recipes and the published numbers."""
+    """What a protocol fixes and frees, its network layer by layer, its recipes and the published numbers.
+
+    Raises:
+        HebbBenchError: what it says does not go together, so that nothing could be run under it.
+    """
+    work = _first_point(protocol)
+    check_work(work)
     data, spec, probe = protocol.data, dataset_spec(protocol.data.dataset), protocol.probe
     splits = {"training": spec.counts["train"] - data.validation, "validation": data.validation}
     counts = ", ".join(f"{count} {name}" for name, count in splits.items() if count)
@@ -46,7 +54,7 @@ def protocol_page(protocol: Protocol) -> str:
     lines = [f"{protocol.name} v{protocol.version}: {protocol.title}", "", protocol.description, ""]
     lines += [f"{name:<8}  {fact}" for name, fact in facts.items() if fact]
     lines += [f"axis      {name}: {axis.path} in {axis.values}" for name, axis in protocol.axes.items()]
-    lines += ["", "Network", "", _network(protocol), "", "Recipes", "", _recipes(protocol)]
+    lines += ["", "Network", "", _network(work), "", "Recipes", "", _recipes(protocol, work)]
     if protocol.published:
         lines += ["", "Published (never ranked)", "", _published(protocol.published)]
     return "\n".join(lines)
@@ -75,13 +83,20 @@ def _figure(item: Published) -> str:
     return f"{scale * item.value:.2f}{unit}{spread}"
 
 
-def _network(protocol: Protocol) -> str:
-    """Shapes and parameter counts, part by part, at the first value of every axis. Nothing is computed."""
-    work = protocol.at({name: axis.values[0] for name, axis in protocol.axes.items()})
+def _first_point(protocol: Protocol) -> Protocol:
+    """The protocol at the first value of every axis."""
+    return protocol.at({name: axis.values[0] for name, axis in protocol.axes.items()})
+
+
+def _network(work: Protocol) -> str:
+    """Shapes and parameter counts, part by part. Nothing is computed."""
     spec = dataset_spec(work.data.dataset)
     count(work.architecture.name, work.architecture.options, spec.name)
+    check_batch(work.architecture.name, work.architecture.options, spec.name, work.training.batch_size)
     model = build_model(work.architecture.name, work.architecture.options, spec.shape, spec.classes, outline=True)
-    governed = {f"{name}.weight" for name in select(model, work.plastic)}
+    plastic = select(model, work.plastic)
+    rates(work.training.optimizer, list(plastic))
+    governed = {f"{name}.weight" for name in plastic}
     parts = {
         f"{half}.{name}" if name else half: module
         for half in ("body", "head")
@@ -95,9 +110,9 @@ def _network(protocol: Protocol) -> str:
     rows: list[tuple[object, ...]] = []
     for name, module in parts.items():
         counts = {f"{name}.{inner}": parameter.numel() for inner, parameter in module.named_parameters()}
-        plastic = sum(count for inner, count in counts.items() if inner in governed)
+        ruled = sum(count for inner, count in counts.items() if inner in governed)
         total = sum(counts.values())
-        mark = "" if not total else "gradient" if not plastic else "plastic" if plastic == total else "both"
+        mark = "" if not total else "gradient" if not ruled else "plastic" if ruled == total else "both"
         rows.append((name, type(module).__name__, sizes.get(name, ""), total or "", mark))
     rows.append(("total", "", "", sum(parameter.numel() for parameter in model.parameters()), ""))
     note = f"\n\n{len(governed)} plastic layers: {', '.join(work.plastic)}"
@@ -108,11 +123,10 @@ def _size(output: object) -> str:
     return "×".join(map(str, output.shape[1:])) if isinstance(output, torch.Tensor) else ""
 
 
-def _recipes(protocol: Protocol) -> str:
-    point = protocol.at({name: axis.values[0] for name, axis in protocol.axes.items()})
+def _recipes(protocol: Protocol, work: Protocol) -> str:
     rows = []
     for name in protocol.rules or registry.rule_names():
-        resolved = resolve(point, registry.recipe(name, protocol.name), name)
+        resolved = resolve(work, registry.recipe(name, protocol.name), name)
         training = resolved.training
         cost = f", {resolved.search.trials} trials" if resolved.search else ""
         rows.append(

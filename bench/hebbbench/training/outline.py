@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from hebbbench import registry
 from hebbbench.data import dataset_spec
@@ -11,7 +12,7 @@ from hebbbench.errors import HebbBenchError, ProtocolError, one_line, place_in
 from hebbbench.training.counter import Counter
 from hebbbench.training.network import ACTIVATIONS, blank_input, build_model
 
-SHAPELESS = (*ACTIVATIONS, nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+SHAPELESS = (*ACTIVATIONS, _BatchNorm, nn.LayerNorm)
 """Modules that keep a shape and have no products. On torch's meta device they would take most of the time."""
 
 
@@ -23,6 +24,12 @@ def count(architecture: str, options: dict[str, object], dataset: str) -> tuple[
     """
     spec = dataset_spec(dataset)
     model = build_model(architecture, options, spec.shape, spec.classes, outline=True).eval()
+    for name, parameter in model.named_parameters():
+        if not parameter.numel():
+            raise ProtocolError(
+                f"architecture '{architecture}' with {options} has a layer of no units: {name} is "
+                f"{'×'.join(map(str, parameter.shape))}. Give each layer at least one."
+            )
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, SHAPELESS):
@@ -45,3 +52,28 @@ def count(architecture: str, options: dict[str, object], dataset: str) -> tuple[
             f"{tuple(answers.shape)} of one sample of {spec.name}. Make it (1, features) and (1, {spec.classes})."
         )
     return counter.operations, features.numel()
+
+
+def check_batch(architecture: str, options: dict[str, object], dataset: str, batch_size: int) -> None:
+    """Refuse batches of one sample where the network normalises over a batch.
+
+    Raises:
+        ProtocolError: a batch normalisation has one number a feature to take its mean of.
+    """
+    if batch_size > 1:
+        return
+    spec = dataset_spec(dataset)
+    model = build_model(architecture, options, spec.shape, spec.classes, outline=True)
+    norms = {module: name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
+    alone: list[str] = []
+    for norm in norms:
+        norm.register_forward_pre_hook(
+            lambda module, inputs: alone.append(norms[module]) if inputs[0][:, 0].numel() == 1 else None
+        )
+    with torch.no_grad():
+        model.eval()(blank_input(model, spec.shape, 1, "meta"))
+    if alone:
+        raise ProtocolError(
+            f"training.batch_size = {batch_size} leaves batch normalisation '{alone[0]}' of architecture "
+            f"'{architecture}' one number a feature, which is its own mean. Choose 2 or more, or another normalisation."
+        )

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from traceback import walk_tb
 
 import torch
 
 from hebbbench import registry
 from hebbbench.cell import Cell
-from hebbbench.data import DatasetSpec, dataset_spec
-from hebbbench.data.whitening import LARGEST
+from hebbbench.data import dataset_spec
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, one_line, place_in
 from hebbbench.plasticity.attach import PlasticLayer
-from hebbbench.protocol import ALIGNMENT, Protocol
+from hebbbench.protocol import ALIGNMENT
 from hebbbench.training import outline
 from hebbbench.training.alignment import layer_of, short
+from hebbbench.training.coherence import check_work
 from hebbbench.training.learner import Learner
 
 
@@ -28,16 +27,13 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
     Raises:
         HebbBenchError: rule, recipe, architecture and protocol do not fit together.
     """
+    check_work(cell.work)
     spec = dataset_spec(cell.work.data.dataset)
-    if not spec.classes:
-        raise ProtocolError(
-            f"protocol '{cell.protocol.name}': data.dataset = '{spec.name}' has no labels, so nothing can be scored. "
-            "Give it as data.unlabelled, beside a dataset with labels."
-        )
-    for name in cell.datasets:
-        dataset_spec(name)
     outline.count(cell.work.architecture.name, cell.recipe.architecture, spec.name)
-    check_whitening(cell.work, spec)
+    if cell.recipe.training.epochs:
+        outline.check_batch(
+            cell.work.architecture.name, cell.recipe.architecture, spec.name, cell.recipe.training.batch_size
+        )
     where = given or registry.recipe_place(cell.rule, cell.protocol.name)
     lists = _check_hyperparameters(cell, where)
     try:
@@ -55,20 +51,6 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
         raise ProtocolError(
             f"{cell}: headline = '{cell.work.headline}' is of no plastic layer. Valid: "
             f"{', '.join(f'{ALIGNMENT}{name}' for name in plastic)}."
-        )
-
-
-def check_whitening(work: Protocol, spec: DatasetSpec) -> None:
-    """Refuse to whiten what is no small image.
-
-    Raises:
-        ProtocolError: the protocol asks for it.
-    """
-    small = spec.teacher is None and spec.raw is None and math.prod(spec.shape) <= LARGEST
-    if work.data.whiten is not None and not small:
-        raise ProtocolError(
-            f"protocol '{work.name}': data.whiten = {work.data.whiten} is for images of one size and up to {LARGEST} "
-            f"numbers; those of '{spec.name}' are none. Leave it out."
         )
 
 

@@ -10,7 +10,7 @@ import yaml
 
 from hebbbench import registry
 from hebbbench.cell import Cell, cells, parse_axes
-from hebbbench.errors import ProtocolError, RunInterrupted
+from hebbbench.errors import NothingScored, ProtocolError, RunInterrupted
 from hebbbench.progress import Reporter, Silent, duration
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, Search
@@ -51,7 +51,8 @@ def search(
         The best recipe, and all trials.
 
     Raises:
-        ProtocolError: a key does not exist or is frozen, or no trial could be scored.
+        ProtocolError: a key does not exist or is frozen.
+        NothingScored: every trial diverged or failed.
         RunInterrupted: a stop was asked for; the same search goes on from there.
     """
     out = reporter or Silent()
@@ -93,7 +94,9 @@ def search(
     best = _best(trials)
     if best is None:
         last = (trials[-1].reason or "").removesuffix(".")
-        raise ProtocolError(f"no trial of rule '{rule}' could be scored; the last said: {last}.")
+        raise NothingScored(
+            f"no trial of rule '{rule}' could be scored; the last said: {last}. Move the range: smaller rates, say."
+        )
     ledger = Search(
         trials=sum(len(trial_cells) for trial_cells in planned),
         seconds=round(sum(trial.seconds for trial in trials), 1),
