@@ -100,6 +100,16 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         ["sre-noise"],
         {"kind": "heatmap", "x": "noise", "y": "decay"},
     ),
+    "sre-noise-loss": (
+        "The test loss of the same networks against their alignment, Koplow's Figure 11.",
+        ["sre-noise"],
+        {"kind": "scatter", "x": "alignment.fc2", "metric": "end_to_end.test.loss"},
+    ),
+    "sre-noise-loss-map": (
+        "And on the map of noise and decay.",
+        ["sre-noise"],
+        {"kind": "heatmap", "x": "noise", "y": "decay", "metric": "end_to_end.test.loss"},
+    ),
     "sre-noise-adam-map": (
         "The same under Adam at a rate of 0.01, three seeds; other ranges of noise and decay.",
         ["sre-noise-adam"],

@@ -19,7 +19,7 @@ from hebbbench import registry
 from hebbbench.cell import cells
 from hebbbench.cli import app
 from hebbbench.errors import HebbBenchError, ResultError
-from hebbbench.plots import axis, cost, curves, heatmap, ranking
+from hebbbench.plots import axis, cost, curves, heatmap, ranking, scatter
 from hebbbench.plots.collection import Found, collect
 from hebbbench.plots.draw import Request, draw
 from hebbbench.plots.names import AXES as NAMED
@@ -34,6 +34,7 @@ from hebbbench.training.run import Settings, run_cell
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
 AXES = {"width": {"path": "architecture.options.widths", "values": [4, 8, 64]}}
 SCORE = "probe.test.accuracy"
+NORM = "diagnostics.weight_norm.fc1.mean"
 PRINTED = [
     {"rule": "bp", "value": 0.5, "axes": {"width": 4}, "source": "Somebody 2020, table 1; a remark"},
     {"rule": "bp", "value": 0.6, "axes": {"width": 64}, "source": "Somebody 2020, table 1"},
@@ -315,6 +316,16 @@ def test_accuracy_is_ranked_unless_an_axis_varies_or_is_named(lab, results, tmp_
         (["--kind", "accuracy", "--curve", "train.loss"], r"takes no --curve: that goes with curve, gini, alignment"),
         (["--kind", "gini", "--published"], r"takes no --published: that goes with accuracy, axis"),
         (["--kind", "accuracy", "--published", "--x", "steps"], r"says its steps.*--published"),
+        (["--kind", "scatter"], r"needs with --x the metric .* right: .*diagnostics.weight_norm.fc1.mean"),
+        (["--kind", "scatter", "--x", SCORE], r"--x probe.test.accuracy is what stands upwards, too"),
+        (
+            ["--kind", "scatter", "--x", "diagnostics.gini.fc9"],
+            r"no result has the metric 'd.*gini.fc9'.*Did you mean 'd.*gini.fc1",
+        ),
+        (
+            ["--kind", "scatter", "--x", NORM, "--published"],
+            r"takes no --published: that goes with accuracy, axis",
+        ),
         (["--kind", "axis", "--rule", "pb"], r"the rule 'pb'.*bp, softhebb"),
         (["--kind", "axis", "--axis", "wide=4"], r"no axis 'wide'.*'width'"),
         (["--kind", "axis", "--axis", "width"], r"--axis width has no value.*name=value"),
@@ -353,6 +364,55 @@ def test_a_heat_map_lays_its_zero_contour_between_the_signs(results):
         assert heatmap.draw(Found(grid), None, None, "alignment.fc2").axes[0].get_ylabel() == "parameter noise σ"
     with styled(), pytest.raises(ResultError, match="one rule that differ in two numeric axes"):
         heatmap.draw(Found(results), None, None, "probe.test.accuracy")
+
+
+def test_losses_wide_apart_have_colours_by_their_logarithms(results):
+    def loss(n: float, d: float, value: float):
+        made = varied(results[0], n, d, value)
+        return made.model_copy(update={"metrics": {"end_to_end.test.loss": made.metrics["alignment.fc2"]}})
+
+    grid = [loss(n, d, 10.0 ** (i + j)) for i, n in enumerate((0.0, 0.1)) for j, d in enumerate((0.05, 0.15))]
+    with styled():
+        image = heatmap.draw(Found(grid), "decay", "noise", "end_to_end.test.loss").axes[0].images[0]
+    assert [float(image.norm(value)) for value in (1.0, 10.0, 100.0)] == pytest.approx([0, 0.5, 1])
+
+
+def test_one_metric_against_another_has_a_mark_for_each_rule_and_axis_point(results):
+    with styled():
+        figure = scatter.draw(Found(results), NORM, SCORE)
+    (axis,) = figure.axes
+    expected = {
+        rule: sorted(
+            (
+                fmean(r.metrics[NORM].value for r in results if r.rule.name == rule and r.axes == {"width": width}),
+                fmean(scores(results, rule, width=width)),
+            )
+            for width in (4, 64)
+        )
+        for rule in ("bp", "softhebb")
+    }
+    drawn = {label: sorted(points) for label, points in lines_of(axis).items()}
+    assert drawn == {rule: [pytest.approx(point) for point in points] for rule, points in expected.items()}
+    assert all(line.get_linestyle() == "None" for line in axis.get_lines())
+    assert axis.get_xlabel() == quantity(NORM).label()
+    assert legend_of(figure) == ("Means of 2 seeds.", ["bp", "softhebb"])
+
+
+def test_marks_of_one_rule_are_told_apart_by_an_axis_and_zero_has_a_line(results):
+    def made(n: float, d: float):
+        result = varied(results[0], n, d, d - n)
+        loss = result.metrics["alignment.fc2"].model_copy(update={"value": 10.0 ** (-20 * d)})
+        return result.model_copy(update={"metrics": {**result.metrics, "end_to_end.test.loss": loss}})
+
+    grid = [made(n, d) for n in (0.0, 0.1) for d in (0.01, 0.05, 0.15)]
+    with styled():
+        figure = scatter.draw(Found(grid), "alignment.fc2", "end_to_end.test.loss")
+    (axis,) = figure.axes
+    heading, labels = legend_of(figure)
+    assert (heading, labels) == ("weight decay γ:", ["0.01", "0.05", "0.15"])
+    assert {len(points) for points in lines_of(axis).values()} == {2}
+    assert any(list(line.get_xdata()) == [0, 0] for line in axis.get_lines())
+    assert axis.get_yscale() == "log"
 
 
 def test_a_metric_against_an_axis_has_a_line_for_each_value_of_the_others(results):
@@ -522,13 +582,14 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path):
         tensors.load(path).rows("fc1", "update")
 
 
-@pytest.mark.parametrize("kind", ["accuracy", "axis", "curve", "gini", "alignment", "features", "updates"])
+@pytest.mark.parametrize("kind", ["accuracy", "axis", "curve", "gini", "alignment", "scatter", "features", "updates"])
 def test_every_picture_is_written_twice_and_repeats_its_bytes(lab, results, kind, tmp_path):
     folder = lab.results / "tiny"
     file = folder / "bp" / "width=64" / "seed-0.safetensors"
     target = str(file if kind in ("features", "updates") else folder)
     for stem in ("one", "two"):
-        asked = ["plot", target, "--kind", kind, "--output", str(tmp_path / stem)]
+        more = ["--x", NORM] if kind == "scatter" else []
+        asked = ["plot", target, "--kind", kind, *more, "--output", str(tmp_path / stem)]
         found = CliRunner().invoke(app, asked)
         assert found.exit_code == 0, found.output
     for suffix in (".png", ".svg"):

@@ -346,14 +346,17 @@ def plot(
         ),
     ],
     kind: Annotated[
-        Literal["accuracy", "axis", "curve", "gini", "alignment", "heatmap", "features", "updates"],
+        Literal["accuracy", "axis", "curve", "gini", "alignment", "heatmap", "scatter", "features", "updates"],
         typer.Option(help="Which picture."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to, without ending: .png, .svg.")] = None,
     results: Results = Path("results"),
     rule: Annotated[Texts, typer.Option("--rule", "-r", help="Only these rules. Repeatable.")] = None,
     axis: Annotated[Texts, typer.Option("--axis", help="Only at name=value. Repeatable.")] = None,
-    x: Annotated[str | None, typer.Option("--x", help="Axis, or for accuracy a cost such as train_seconds.")] = None,
+    x: Annotated[
+        str | None,
+        typer.Option("--x", help="Axis; for accuracy also a cost such as train_seconds, for scatter a metric."),
+    ] = None,
     y: Annotated[str | None, typer.Option("--y", help="Second axis of a heat map.")] = None,
     metric: Annotated[str | None, typer.Option(help="Instead of the protocol's headline.")] = None,
     curve: Annotated[str | None, typer.Option(help="Name or pattern of a curve; train.loss for --kind curve.")] = None,
@@ -363,7 +366,8 @@ def plot(
     """Draw a picture of results, or of saved weights, as PNG and SVG.
 
     accuracy ranks the rules; with --x, or where a numeric axis varies, it stands against that. axis is the same of any
-    metric, curve a quantity over training. Bars and bands are ± one standard deviation over seeds.
+    metric, scatter one metric against another, curve a quantity over training. Bars and bands are ± one standard
+    deviation over seeds.
     """
     from hebbbench.plots.draw import Request, draw
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from hebbbench.errors import ResultError, suggestion
-from hebbbench.plots import axis, cost, curves, heatmap, ranking, tensors
+from hebbbench.plots import axis, cost, curves, heatmap, ranking, scatter, tensors
 from hebbbench.plots.collection import Found, collect
 from hebbbench.plots.lines import shared_axes
 from hebbbench.plots.names import COSTS, quantity
@@ -20,7 +20,7 @@ from hebbbench.protocol import HEADLINES
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Kind = Literal["accuracy", "axis", "curve", "gini", "alignment", "heatmap", "features", "updates"]
+Kind = Literal["accuracy", "axis", "curve", "gini", "alignment", "heatmap", "scatter", "features", "updates"]
 
 TAKES: dict[str, tuple[str, ...]] = {
     "accuracy": ("rules", "axes", "x", "metric", "published"),
@@ -29,6 +29,7 @@ TAKES: dict[str, tuple[str, ...]] = {
     "gini": ("rules", "axes", "curve"),
     "alignment": ("rules", "axes", "curve"),
     "heatmap": ("rules", "axes", "x", "y", "metric"),
+    "scatter": ("rules", "axes", "x", "metric"),
     "features": ("layer",),
     "updates": ("layer",),
 }
@@ -99,9 +100,18 @@ def _chosen(found: Found, asked: Request) -> Figure:
     metric = asked.metric or _headline(found)
     if asked.kind == "heatmap":
         return heatmap.draw(found, asked.x, asked.y, metric)
+    if asked.kind == "scatter":
+        return _scatter(found, asked.x, metric)
     if asked.kind == "axis":
         return axis.draw(found, asked.x, metric, asked.published)
     return _accuracy(found, asked, metric)
+
+
+def _scatter(found: Found, x: str | None, metric: str) -> Figure:
+    if x is None:
+        known = sorted({name for result in found.results for name in result.metrics} - {metric})
+        raise ResultError(f"--kind scatter needs with --x the metric that stands to the right: {', '.join(known)}.")
+    return scatter.draw(found, x, metric)
 
 
 def _headline(found: Found) -> str:

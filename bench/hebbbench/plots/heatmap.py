@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections import defaultdict
 from statistics import fmean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hebbbench.errors import ResultError
 from hebbbench.plots.collection import Found
 from hebbbench.plots.names import axis_label, quantity
 from hebbbench.plots.series import check_metric, number, panels_of, titles, value_of, varying
-from hebbbench.plots.sheet import Legend, panels
+from hebbbench.plots.sheet import WIDE, Legend, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
 def draw(found: Found, x: str | None, y: str | None, metric: str) -> Figure:
-    """Means over seeds: in colours around zero for what has a sign, else from the least to the largest; a cell without
-    a value is grey.
+    """Means over seeds: in colours around zero for what has a sign, else from the least to the largest, by their
+    logarithms if these are far apart; a cell without a value is grey.
 
     Args:
         x, y: names of numeric axes; if None, the two that the results differ in.
@@ -27,6 +27,7 @@ def draw(found: Found, x: str | None, y: str | None, metric: str) -> Figure:
         ResultError: there are not two such axes, the results differ in another one, or none has the metric.
     """
     import numpy as np
+    from matplotlib.colors import LogNorm
 
     results = found.results
     differing = sorted(varying(results))
@@ -55,7 +56,12 @@ def draw(found: Found, x: str | None, y: str | None, metric: str) -> Figure:
     (panel,) = panels_of(found, free=lambda _: (x, y))
     figure, (axis,) = panels(titles([panel]), Legend([]), 2.9)
     reach = float(np.nanmax(np.abs(grid))) or 1.0
-    colours = {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach} if measured.is_signed else {"cmap": "cividis"}
+    colours: dict[str, Any] = (
+        {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach} if measured.is_signed else {"cmap": "cividis"}
+    )
+    least, largest = float(np.nanmin(grid)), float(np.nanmax(grid))
+    if not measured.is_signed and not measured.is_accuracy and least > 0 and largest / least >= WIDE:
+        colours["norm"] = LogNorm(least, largest)
     axis.set_facecolor("0.85")
     image = axis.imshow(grid, origin="lower", aspect="auto", **colours)
     if measured.is_signed and np.nanmin(grid) < 0 < np.nanmax(grid) and min(grid.shape) > 1:
