@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from hebbbench import Pre, Rule, decay, hebb, registry
-from hebbbench.plasticity import attach
-from hebbbench.plasticity.attach import PlasticLayer
+from hebbbench.plasticity import layer as home
+from hebbbench.plasticity.layer import PlasticLayer
 
 SHAPES = {"linear": (9, (7, 21)), "convolution": (3, (2, 3, 6, 5))}
 
@@ -134,9 +134,9 @@ def main() -> None:
     for rule in [*rules, *(each.__name__ for each in ADVERSARIES)]:
         for kind in SHAPES:
             for dtype in (torch.float32, torch.bfloat16):
-                attach.in_use = lambda device: False  # type: ignore[attr-defined]
+                home.in_use = lambda device: False  # type: ignore[attr-defined]
                 plain, _, could = update(rule, kind, dtype)
-                attach.in_use = lambda device: True  # type: ignore[attr-defined]
+                home.in_use = lambda device: True  # type: ignore[attr-defined]
                 fused, still, _ = update(rule, kind, dtype)
                 distance = ((plain - fused).abs().max() / plain.abs().max().clamp_min(1e-30)).item()
                 case = {"rule": rule, "kind": kind, "dtype": str(dtype)}

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from hebbbench import Pre, Rule, hebb, registry
-from hebbbench.plasticity.attach import PlasticLayer
 from hebbbench.plasticity.later import Later, NeededNow
+from hebbbench.plasticity.layer import PlasticLayer
 
 EARLY = [
     name

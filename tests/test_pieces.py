@@ -11,8 +11,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from hebbbench import Pre, Rule, decay, hebb, layer_max, losers_flipped, registry, soft_wta
 from hebbbench.plasticity import pieces
-from hebbbench.plasticity.attach import PlasticLayer
 from hebbbench.plasticity.later import Later
+from hebbbench.plasticity.layer import PlasticLayer
 from hebbbench.plasticity.pieces import NeededWhole, Rows, potential, rowwise, slices
 from hebbbench.plasticity.signals import pre_of
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from hebbbench.checks.network import CLASSES, INPUTS
-from hebbbench.plasticity.attach import PlasticLayer
+from hebbbench.plasticity.layer import PlasticLayer
 from hebbbench.plasticity.rule import Rule
 from hebbbench.plasticity.signals import LinearPre, weight_rows
 from hebbbench.rng import seed_torch

@@ -14,7 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from hebbbench.plasticity.attach import PlasticLayer
+from hebbbench.plasticity.layer import PlasticLayer
 
 Pass = Literal["forward", "backward", "rule"]
 Place = tuple[str, Pass]

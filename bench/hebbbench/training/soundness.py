@@ -10,7 +10,7 @@ from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, one_line, place_in
-from hebbbench.plasticity.attach import PlasticLayer
+from hebbbench.plasticity.layer import PlasticLayer
 from hebbbench.protocol import ALIGNMENT
 from hebbbench.training import outline
 from hebbbench.training.alignment import layer_of, short
