@@ -165,7 +165,30 @@ def test_an_accuracy_needs_its_probe_and_the_chance_of_guessing_right():
     ],
 )
 def test_a_wrong_value_is_refused_by_path(path, value):
-    assert path.replace(".0.", ".") in refusal(path, value).replace(".0.", ".")
+    told = refusal(path, value)
+    assert path.replace(".0.", ".") in told.replace(".0.", ".")
+    assert "nput should" not in told
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "message"),
+    [
+        ("training.batch_size", 0, "training.batch_size = 0 must be greater than 0"),
+        ("data.validation", -1, "data.validation = -1 must be 0 or more"),
+        ("probe.dropout", 1.0, "probe.dropout = 1.0 must be less than 1"),
+        ("published.0.value", 97.0, "value = 97.0 must be 1 or less"),
+        ("training.optimizer.lr", -1, "training.optimizer.lr = -1 must be greater than 0 or a list"),
+        ("training.annealing", "cosin", "'cosin' must be constant, cosine or linear (did you mean 'cosine'?)"),
+        ("training", 5, "training = 5 must be a section of keys and values"),
+        ("architecture.options", [], "architecture.options = [] must be a section of keys and values"),
+        ("headline", "accuracy", "must be probe.test.accuracy, end_to_end.test.accuracy or alignment.LAYER"),
+        ("name", "My Protocol", "name = 'My Protocol' must be small letters, digits, - and _"),
+        ("title", 3, "title = 3 must be text"),
+        ("diagnostics", "yes", "diagnostics = 'yes' must be true or false"),
+    ],
+)
+def test_what_a_value_must_be_is_said_in_plain_words(path, value, message):
+    assert message in refusal(path, value)
 
 
 @pytest.mark.parametrize(

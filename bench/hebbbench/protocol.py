@@ -38,7 +38,7 @@ from hebbbench.sections import (
     PublishedProbe,
     Training,
 )
-from hebbbench.validation import WHOLE, Growing, canonical_json, digest, read_model, validate
+from hebbbench.validation import WHOLE, Growing, canonical_json, complaint, digest, form, read_model, validate
 
 HEADLINES = ("probe.test.accuracy", "end_to_end.test.accuracy")
 ALIGNMENT = "alignment."
@@ -89,7 +89,11 @@ class Protocol(Growing):
     diagnostics: bool = Field(False, description="every run records how it learns: Gini, dead units, ranks, alignment")
     alignment: Alignment | None = Field(None, description="measured if given")
     headline: Annotated[
-        str, Field(pattern=r"^(probe\.test\.accuracy|end_to_end\.test\.accuracy|alignment\.[a-z0-9_.]+)$")
+        str,
+        form(
+            r"^(probe\.test\.accuracy|end_to_end\.test\.accuracy|alignment\.[a-z0-9_.]+)$",
+            "probe.test.accuracy, end_to_end.test.accuracy or alignment.LAYER",
+        ),
     ] = "probe.test.accuracy"
     chance: Fraction | None = Field(None, description="accuracy of guessing")
     controls: list[str] = ["bp", "random"]
@@ -150,9 +154,8 @@ class Protocol(Growing):
                 try:
                     Protocol.model_validate(varied)
                 except ValidationError as error:
-                    raise ValueError(
-                        f"axes.{name}: {axis.path} cannot be {value!r}: {error.errors()[0]['msg']}"
-                    ) from error
+                    what = complaint(dict(error.errors()[0]))
+                    raise ValueError(f"axes.{name}: {axis.path} = {value!r}{what}") from error
 
     def identity(self) -> dict[str, Any]:
         """Everything that decides a number, as plain data."""

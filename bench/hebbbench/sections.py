@@ -15,11 +15,11 @@ from pydantic import (
     model_validator,
 )
 
-from hebbbench.validation import Growing, Strict
+from hebbbench.validation import Growing, Strict, form
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 PerLayer = PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Name = Annotated[str, form(r"^[a-z0-9][a-z0-9_-]*$", "small letters, digits, - and _")]
 AxisValue = int | float | str | bool
 
 
@@ -199,7 +199,7 @@ class Published(Strict):
     value: Annotated[float, Field(ge=-1, le=1)]
     sd: NonNegativeFloat | None = None
     metric: str = "test accuracy"
-    beside: Annotated[str, Field(pattern=r"^alignment\.[a-z0-9_.]+$")] | None = Field(
+    beside: Annotated[str, form(r"^alignment\.[a-z0-9_.]+$", "alignment.LAYER, a measured cosine")] | None = Field(
         None, description="the measured cosine it belongs beside, where that is not the headline: of another layer, say"
     )
     source: str

@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin
@@ -15,6 +16,7 @@ import yaml
 from pydantic import (
     BaseModel,
     ConfigDict,
+    Field,
     SerializationInfo,
     SerializerFunctionWrapHandler,
     ValidationError,
@@ -150,50 +152,91 @@ def validate(model: type[Model], data: Mapping[str, Any], where: str) -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        complaints: dict[str, list[str]] = {}
+        told: dict[str, list[str]] = {}  # what fits no branch of a union is told by each of them
         for item in error.errors():
-            line = _explain(model, dict(item))
-            value, _, complaint = line.partition(": ")
-            if " = " not in value:
-                value, complaint = line, ""
-            complaints.setdefault(value, []).append(complaint)  # what fits no branch of a union is told by each
-        lines = (value + (_together(told) if any(told) else "") for value, told in complaints.items())
+            subject, complained = _explain(model, dict(item))
+            told.setdefault(subject, []).append(complained)
+        lines = (subject + _together(complaints) for subject, complaints in told.items())
         raise ProtocolError(f"{where}: " + "; ".join(lines)) from error
 
 
 KINDS = {
-    "integer": "a whole number",
-    "number": "a number",
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a finite number",
     "string": "text",
-    "boolean": "true or false",
+    "bool": "true or false",
     "list": "a list",
-    "dictionary": "a section",
+    "dict": "a section of keys and values",
+    "model": "a section of keys and values",
 }
-"""What pydantic calls the kinds of values, and what a person does."""
+"""What the types of pydantic's errors begin with, and what a person calls these kinds of values."""
+
+BOUNDS = {"gt": "greater than {}", "ge": "{} or more", "lt": "less than {}", "le": "{} or less"}
+MUST = " must be "
+FORMS: dict[str, str] = {}
+"""What texts of a pattern look like, in words."""
 
 
-def _together(complaints: list[str]) -> str:
-    """The complaints of a union's branches about one value, as the end of a sentence that begins with the value."""
-    kinds = [KINDS.get(complaint.removeprefix("input should be a valid ")) for complaint in complaints]
-    if None in kinds:
-        return f": {', or '.join(complaints)}"
-    *others, last = (kind for kind in kinds if kind is not None)
-    return f" must be {', '.join(others)}{' or ' if others else ''}{last}"
+def form(pattern: str, words: str) -> Any:
+    """A field of text that has this pattern; an error says so in these words, behind "must be"."""
+    FORMS[pattern] = words
+    return Field(pattern=pattern)
 
 
-def _explain(model: type[BaseModel], item: dict[str, Any]) -> str:
+def complaint(item: Mapping[str, Any]) -> str:
+    """What is wrong with a value, as the end of a sentence that begins with it.
+
+    Args:
+        item: an error as pydantic reports it.
+    """
+    kind, context = item["type"], item.get("ctx", {})
+    for bound, words in BOUNDS.items():
+        if bound in context:
+            return MUST + words.format(f"{context[bound]:g}")
+    if kind == "literal_error":
+        names = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
+        near = get_close_matches(str(item["input"]), names, n=1, cutoff=0.55)
+        return MUST + _either(names) + (f" (did you mean '{near[0]}'?)" if near else "")
+    if kind == "string_pattern_mismatch":
+        return MUST + FORMS.get(context["pattern"], f"of the form {context['pattern']}")
+    name, _, rest = kind.partition("_")
+    if name in KINDS and rest.rpartition("_")[2] in ("type", "parsing", "from", "number"):
+        return MUST + KINDS[name]
+    message = str(item["msg"]).removeprefix("Value error, ")
+    return f": {message}" if kind == "value_error" else f": {message[0].lower()}{message[1:]}"
+
+
+def _together(complaints: Sequence[str]) -> str:
+    """The complaints of a union's branches about one value as one."""
+    told = dict.fromkeys(complaints)
+    if MUST + KINDS["float"] in told:
+        told.pop(MUST + KINDS["int"], None)
+    first, *others = told
+    if others and all(one.startswith(MUST) for one in (first, *others)):
+        return MUST + _either([one.removeprefix(MUST) for one in (first, *others)])
+    return ", or".join([first, *(one.removeprefix(":") for one in others)])
+
+
+def _either(names: Sequence[str]) -> str:
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _explain(model: type[BaseModel], item: dict[str, Any]) -> tuple[str, str]:
+    """What an error is about, and what is wrong with it."""
     location = [part for part in item["loc"] if not _is_union_tag(part)]
     path = ".".join(str(part) for part in location) or "(top level)"
     if item["type"] == "extra_forbidden":
         parent = ".".join(str(part) for part in location[:-1])
         inside = f" in '{parent}'" if parent else ""
-        return f"unknown key '{location[-1]}'{inside}. {suggestion(str(location[-1]), _keys_at(model, location[:-1]))}"
+        keys = suggestion(str(location[-1]), _keys_at(model, location[:-1]))
+        return f"unknown key '{location[-1]}'{inside}. {keys}", ""
     if item["type"] == "missing":
-        return f"the key '{path}' is missing"
-    message = item["msg"].removeprefix("Value error, ")
+        return f"the key '{path}' is missing", ""
     if item["type"] == "value_error":
-        return f"{path}: {message}" if location else message
-    return f"{path} = {item['input']!r}: {message[0].lower()}{message[1:]}"
+        return (path, complaint(item)) if location else ("", complaint(item).removeprefix(": "))
+    return f"{path} = {item['input']!r}", complaint(item)
 
 
 UNION_TAGS = frozenset({"int", "float", "bool", "str"})

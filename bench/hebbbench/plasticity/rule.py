@@ -20,6 +20,7 @@ from torch import Tensor
 from hebbbench.errors import RuleError, suggestion
 from hebbbench.plasticity.feedback import Path
 from hebbbench.plasticity.signals import Pre
+from hebbbench.validation import complaint
 
 if TYPE_CHECKING:
     from hebbbench.plasticity.chain import Chain
@@ -156,8 +157,9 @@ class Rule(BaseModel):
             return cls(**hyperparameters)
         except ValidationError as error:
             first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise RuleError(f"{where}: {cls.__name__}.{name} = {first['input']!r}: {first['msg'].lower()}.") from error
+            name = "".join(f".{part}" for part in first["loc"])
+            value = f"{name} = {first['input']!r}" if name else ""
+            raise RuleError(f"{where}: {cls.__name__}{value}{complaint(dict(first))}.") from error
 
 
 def _delta_of_loss(self: Rule, pre: Pre, post: Tensor, weight: Tensor, **others: Any) -> Tensor:
