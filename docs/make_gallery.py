@@ -29,7 +29,7 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         {"kind": "accuracy"},
     ),
     "cifar10-deephebb-ranking": (
-        "The full network of SoftHebb's and GHL's papers after half an hour of a GPU; hollow: what they print.",
+        "The full network of SoftHebb's and GHL's papers after two half hours of a GPU; hollow: what they print.",
         ["cifar10-deephebb-bf16"],
         {"kind": "accuracy", "published": True},
     ),
@@ -62,7 +62,7 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
     ),
     "mnist-liuson-gini": (
         "Liuson's rule with a competition fifty times harder and the sum over the batch: the coefficients that the "
-        "paper prints, from .61, .92, .98 and 1.00 to .12, .52, .91 and .985.",
+        "paper prints, from .61, .92, .98 and 1.00 to .12, .52, .91 and .985, but for the end at 128 units.",
         ["mnist-liuson"],
         {"kind": "gini", "rules": ["liuson"], "axes": ["temperature=0.02"]},
     ),
