@@ -818,6 +818,9 @@ def test_before_the_first_step_is_done_no_time_is_foretold(monkeypatch, capsys):
         (59.7, "1 min 00 s"),
         (185, "3 min 05 s"),
         (51600, "14 h 20 min"),
+        (359940, "99 h 59 min"),
+        (777600, "9 days"),
+        (8.2e9, "260 years"),
     ],
 )
 def test_durations_are_said_as_a_person_says_them(seconds, text):

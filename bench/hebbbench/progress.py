@@ -157,7 +157,7 @@ def reporter(stderr: bool = False) -> Reporter:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as a person says them: 0.4 s, 12 s, 3 min 05 s, 14 h 20 min."""
+    """Seconds as a person says them: 0.4 s, 12 s, 3 min 05 s, 14 h 20 min, 9 days, 3 years."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -165,7 +165,10 @@ def duration(seconds: float) -> str:
         return f"{whole} s"
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    if whole < 100 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    days = round(whole / 86400)
+    return f"{days} days" if days < 730 else f"{round(days / 365.25)} years"
 
 
 def parse_duration(text: str) -> float:
