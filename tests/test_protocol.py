@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import itertools
+import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -572,17 +574,21 @@ def test_every_protocol_loads_and_names_what_exists(name):
         protocol.at(dict(zip(protocol.axes, values, strict=True)))
 
 
+@cache
+def plastic_layers(architecture: str, options: str, dataset: str, patterns: tuple[str, ...]) -> list[str]:
+    spec = dataset_spec(dataset)
+    model = build_model(architecture, json.loads(options), spec.shape, spec.classes, outline=True)
+    return list(select(model, list(patterns)))
+
+
 @pytest.mark.parametrize("name", [name for name in registry.protocol_names() if registry.protocol(name).axes])
 def test_every_recipe_has_one_value_a_layer_at_every_point_of_a_table(name):
     protocol = registry.protocol(name)
     for rule in (rule for rule in registry.rule_names() if name in registry.recipes(rule)):
         for cell in cells(protocol, [rule], [0], {}):
-            spec, work = dataset_spec(cell.work.data.dataset), cell.work
-            model = build_model(
-                work.architecture.name, cell.recipe.architecture, spec.shape, spec.classes, outline=True
-            )
+            work, options = cell.work, json.dumps(cell.recipe.architecture)
             patterns = work.plastic if registry.rule(rule).end_to_end() else work.plastic_unsupervised or work.plastic
-            layers = list(select(model, patterns))
+            layers = plastic_layers(work.architecture.name, options, work.data.dataset, tuple(patterns))
             per_layer(registry.rule(rule), cell.recipe.hyperparameters, layers)
             optimise.rates(cell.recipe.training.optimizer, layers)
 
