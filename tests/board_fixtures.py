@@ -87,7 +87,13 @@ PROTOCOLS = {"digits": DIGITS, "widths": WIDTHS}
 
 SEARCHED = {
     "provenance": "searched",
-    "search": {"trials": 24, "seconds": 90.0, "split": "validation", "space": "lr"},
+    "search": {
+        "trials": 24,
+        "seconds": 90.0,
+        "split": "validation",
+        "space": "lr",
+        "scores": {"lr=0.1": 0.7312, "lr=9": None},
+    },
 }
 RECIPES: dict[str, dict[str, Recipe]] = {
     "bp": {"default": Recipe(provenance="default")},

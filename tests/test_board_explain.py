@@ -132,7 +132,9 @@ def test_settings_say_where_they_come_from_and_how_they_differ_from_the_protocol
     softhebb, oja, bp = (explained(rule)["Settings"] for rule in ("softhebb", "oja", "bp"))
     assert softhebb[0] == "From: paper. Source: Doe et al. 2023. No search."
     assert re.split("  +", softhebb[-1]) == ["training.epochs", "1", "5"]
-    assert oja[0] == "From: searched, in 24 trials and 1 min 30 s on the validation split, of lr."
+    assert oja[0] == (
+        "From: searched, in 24 trials and 1 min 30 s on the validation split, of lr. Scores, %: lr=0.1 73.12; lr=9 –."
+    )
     assert bp == ["From: default. No search.", "They are the protocol's own."]
 
 

@@ -11,7 +11,7 @@ import yaml
 from conftest import At, Killed, Lab
 from hebbbench.data.dataset import Dataset
 from hebbbench.errors import NothingScored, ProtocolError, RunInterrupted
-from hebbbench.recipe import Recipe, RecipeFile, resolve
+from hebbbench.recipe import Recipe, RecipeFile, Search, resolve
 from hebbbench.training import trial
 from hebbbench.training.course import Course
 from hebbbench.training.measured import Measured
@@ -53,6 +53,10 @@ def test_the_best_of_every_combination_is_kept_with_what_it_cost(lab):
     assert (recipe.search.trials, recipe.search.split) == (4 * 2, "validation")
     assert recipe.search.seconds > 0
     assert "optimizer.lr in [1e-06,0.05]" in recipe.search.space
+    assert recipe.search.scores == {trial.name: round(trial.score, 4) for trial in trials}
+    assert "optimizer.lr=0.05, " in " ".join(recipe.search.scores)
+    old = {key: value for key, value in recipe.search.model_dump().items() if key != "scores"}
+    assert Search.model_validate(old).model_dump() == old  # what was published without scores stays as it is
     assert resolve(lab.protocol(), recipe, "bp").training.optimizer == recipe.optimizer
 
 
@@ -85,6 +89,7 @@ def test_a_trial_that_diverges_is_told_and_does_not_win(lab):
     recipe, trials, _ = look(lab, "bp", {"optimizer.lr": [1e30, 0.05]})
     assert trials[0].score is None
     assert "diverged" in trials[0].reason
+    assert recipe.search.scores["optimizer.lr=1e+30"] is None
     assert recipe.optimizer.lr == 0.05
 
 

@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from hebbbench.errors import ProtocolError
 from hebbbench.protocol import Protocol, read_path, write_path
 from hebbbench.sections import TRAINING_FREE, Init, Optimizer, Options, Training
-from hebbbench.validation import WHOLE, Strict, read_model, validate
+from hebbbench.validation import WHOLE, Growing, Strict, read_model, validate
 
 
-class Search(Strict):
+class Search(Growing):
     """What a searched recipe cost: the ledger that makes 'heavily tuned' a number."""
+
+    later: ClassVar = frozenset({"scores"})
 
     trials: PositiveInt
     seconds: NonNegativeFloat
     split: Literal["validation"]
     space: str
+    scores: dict[str, Annotated[float, Field(ge=0, le=1)] | None] = Field(
+        {}, description="what each choice scored, as an accuracy from 0 to 1; none = it diverged or failed"
+    )
 
 
 class Recipe(Strict):

@@ -18,7 +18,7 @@ from hebbbench.board.subject import Subject, find
 from hebbbench.board.text import NOTHING
 from hebbbench.plan import headline, shortfall
 from hebbbench.progress import duration
-from hebbbench.recipe import Recipe, Resolved, resolve
+from hebbbench.recipe import Recipe, Resolved, Search, resolve
 from hebbbench.record.card import badges
 from hebbbench.record.environment import code
 from hebbbench.record.schema import Result
@@ -139,8 +139,14 @@ def _origin(recipe: Recipe | Resolved) -> str:
         return f"From: {recipe.provenance}.{source} No search."
     return (
         f"From: {recipe.provenance}, in {text.count(search.trials, 'trial')} and {duration(search.seconds)} on the "
-        f"{search.split} split, of {search.space.rstrip('.')}.{source}"
+        f"{search.split} split, of {search.space.rstrip('.')}.{_scores(search)}{source}"
     )
+
+
+def _scores(search: Search) -> str:
+    """What the choices of a search scored, if that was written down."""
+    told = (f"{name} {NOTHING if score is None else text.percent(score)}" for name, score in search.scores.items())
+    return f" Scores, %: {'; '.join(told)}." if search.scores else ""
 
 
 def _repeats(results: Sequence[Result]) -> list[str]:

@@ -30,9 +30,14 @@ class Trial:
     reason: str | None
     seconds: float = 0.0
 
+    @property
+    def name(self) -> str:
+        """What was chosen, as text."""
+        return ", ".join(f"{key}={value}" for key, value in self.choice.items())
+
     def __str__(self) -> str:
         told = self.reason if self.score is None else f"{100 * self.score:.2f} % on validation"
-        return f"{', '.join(f'{key}={value}' for key, value in self.choice.items())}: {told}"
+        return f"{self.name}: {told}"
 
 
 class Kept(Strict):

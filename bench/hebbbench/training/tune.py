@@ -102,6 +102,7 @@ def search(
         seconds=round(sum(trial.seconds for trial in trials), 1),
         split="validation",
         space="; ".join(f"{key} in {canonical_json(values)}" for key, values in space.items()) + _where(planned[0]),
+        scores={trial.name: None if trial.score is None else round(trial.score, 4) for trial in trials},
     )
     found = _with(protocol, base, best.choice)
     return found.model_copy(update={"provenance": "searched", "search": ledger}), trials
