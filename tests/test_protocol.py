@@ -186,6 +186,7 @@ def test_a_wrong_value_is_refused_by_path(path, value):
         ("headline", "accuracy", "must be probe.test.accuracy, end_to_end.test.accuracy or alignment.LAYER"),
         ("name", "My Protocol", "name = 'My Protocol' must be small letters, digits, - and _"),
         ("title", 3, "title = 3 must be text"),
+        ("seeds", [], "seeds = [] needs 1 or more entries"),
         ("diagnostics", "yes", "diagnostics = 'yes' must be true or false"),
     ],
 )

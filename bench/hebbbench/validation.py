@@ -198,6 +198,8 @@ def complaint(item: Mapping[str, Any]) -> str:
         names = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
         near = get_close_matches(str(item["input"]), names, n=1, cutoff=0.55)
         return MUST + _either(names) + (f" (did you mean '{near[0]}'?)" if near else "")
+    if kind == "too_short":
+        return f" needs {context['min_length']} or more entries"
     if kind == "string_pattern_mismatch":
         return MUST + FORMS.get(context["pattern"], f"of the form {context['pattern']}")
     name, _, rest = kind.partition("_")
