@@ -90,7 +90,7 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         {"kind": "axis", "published": True},
     ),
     "sre-transformer-decay": (
-        "The same for the perceptron behind a transformer's encoder, six seeds of ten; published numbers of its first "
+        "The same for the perceptron behind a transformer's encoder, ten seeds; published numbers of its first "
         "layer are left out.",
         ["sre-transformer"],
         {"kind": "axis", "published": True},
