@@ -218,6 +218,7 @@ def test_a_whole_number_may_stand_where_a_fraction_is_meant():
         ("training.optimizer", {"lr": 0.1, "nesterov": True}, "nesterov needs a momentum above 0"),
         ("training.optimizer", {"name": "adam", "lr": 0.1, "momentum": 0.9}, "belong to sgd, not to adam"),
         ("training.rest", {"name": "adamw", "lr": 0.1, "momentum": 0.9}, "belong to sgd, not to adamw"),
+        ("training.rest", {"lr": 0.1, "clip": 1.0}, "rest.clip has no effect: optimizer.clip is of all parameters"),
         ("training.init", {"law": "normal"}, "radius is given exactly when"),
         ("training.init", {"law": "architecture", "radius": 1.0}, "radius is given exactly when"),
         ("training.epochs", 11, "training.epochs = 11 is over budget.epochs = 10"),

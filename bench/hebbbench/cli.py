@@ -101,9 +101,9 @@ def run(
 
     A cell that another process is running is left to it.
 
-    Exit status: 0 all cells are done; 1 one failed, diverged or was left; 2 a mistake in what was asked, such as a time
-    limit too short for anything; 75 the time limit came first; 130 interrupted. After 75 and 130 the same command goes
-    on.
+    Exit status: 0 all cells are done, or with --missing all that could be run here; 1 one failed or diverged, or was
+    left to another process; 2 a mistake in what was asked, such as a time limit too short for anything; 75 the time
+    limit came first; 130 interrupted. After 75 and 130 the same command goes on.
     """
     began = time.monotonic()
     from hebbbench.session import Session

@@ -139,6 +139,12 @@ class Training(Growing):
         "frozen", description="under a local rule: as it was drawn, or trained by its own gradient as `rest` says"
     )
 
+    @model_validator(mode="after")
+    def _consistent(self) -> Training:
+        if self.rest is not None and self.rest.clip is not None:
+            raise ValueError("rest.clip has no effect: optimizer.clip is of all parameters together. Set that")
+        return self
+
 
 class Probe(Strict):
     """The linear read-out trained on frozen features, the same for every rule (Adam, cross-entropy)."""

@@ -37,7 +37,7 @@ ARRAY = 1000
 """Jobs in one array: what Slurm takes unless its administrator allows more."""
 
 ATTEMPTS = 3
-"""How often a cell is handed in again whose job vanished."""
+"""How often a cell is handed in, the first time included, whose job vanishes."""
 
 GONE = 3
 """Looks in a row at which a job is neither in the queue nor has answered: a shared folder may show a file late."""
