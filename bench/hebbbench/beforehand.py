@@ -98,7 +98,7 @@ def warnings(planned: Sequence[Cell]) -> list[str]:
     for protocol in {cell.protocol.name: cell.protocol for cell in planned}.values():
         found += [
             f"hyperparameters.{name} of {protocol.name} is in no rule's recipe for it, so it changes nothing"
-            for name in _unused(protocol, [cell for cell in planned if cell.protocol is protocol])
+            for name in _unused(protocol, [cell for cell in planned if cell.protocol.name == protocol.name])
         ]
         seeds = {cell.seed for cell in planned if cell.protocol.name == protocol.name}
         others = spans(sorted(seeds - set(protocol.seeds)))
