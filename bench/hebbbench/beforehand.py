@@ -96,11 +96,12 @@ def warnings(planned: Sequence[Cell]) -> list[str]:
     pairs = dict.fromkeys((cell.rule, cell.protocol.name) for cell in planned)
     found = [stray for pair in pairs if (stray := registry.stray_recipes(*pair)) is not None]
     for protocol in {cell.protocol.name: cell.protocol for cell in planned}.values():
+        own = [cell for cell in planned if cell.protocol.name == protocol.name]
         found += [
             f"hyperparameters.{name} of {protocol.name} is in no rule's recipe for it, so it changes nothing"
-            for name in _unused(protocol, [cell for cell in planned if cell.protocol.name == protocol.name])
+            for name in _unused(protocol, own)
         ]
-        seeds = {cell.seed for cell in planned if cell.protocol.name == protocol.name}
+        seeds = {cell.seed for cell in own}
         others = spans(sorted(seeds - set(protocol.seeds)))
         if others:
             what = (

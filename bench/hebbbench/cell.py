@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
@@ -14,7 +13,7 @@ from hebbbench.errors import ProtocolError
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, Resolved, resolve
 from hebbbench.record.schema import NUMERICS_VERSION
-from hebbbench.sections import AxisValue
+from hebbbench.sections import AxisValue, stands_for
 from hebbbench.validation import digest
 
 
@@ -161,17 +160,8 @@ def parse_axes(texts: list[str], protocol: Protocol) -> dict[str, AxisValue]:
             raise ProtocolError(
                 f"protocol '{protocol.name}' has no axis '{name}'. Its axes: {', '.join(protocol.axes) or 'none'}."
             )
-        matching: list[Any] = [candidate for candidate in axis.values if _is(candidate, value)]
+        matching: list[Any] = [candidate for candidate in axis.values if stands_for(value, candidate)]
         if not matching:
             raise ProtocolError(f"axis {name} = '{value}' is not in protocol '{protocol.name}'. Values: {axis.values}.")
         parsed[name] = matching[0]
     return parsed
-
-
-def _is(value: AxisValue, text: str) -> bool:
-    """Whether a text names a value: 5e-05 may be written 5.0e-5, as protocols do."""
-    if str(value) == text:
-        return True
-    with suppress(ValueError):
-        return isinstance(value, int | float) and not isinstance(value, bool) and float(text) == value
-    return False

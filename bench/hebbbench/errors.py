@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from traceback import walk_tb
@@ -63,11 +63,16 @@ class NothingScored(HebbBenchError):
     exit_code = 1
 
 
+def nearest(value: str, names: Sequence[str]) -> str | None:
+    """The name that may have been meant, if one is near enough."""
+    return next(iter(get_close_matches(value, names, n=1, cutoff=0.55)), None)
+
+
 def suggestion(value: str, alternatives: Iterable[str]) -> str:
     """A sentence naming the nearest valid name, if there is one, and all valid names."""
     names = sorted(alternatives)
-    near = get_close_matches(value, names, n=1, cutoff=0.55)
-    hint = f"Did you mean '{near[0]}'? " if near else ""
+    near = nearest(value, names)
+    hint = f"Did you mean '{near}'? " if near is not None else ""
     listed = ", ".join(names) if names else "none"
     return f"{hint}Valid: {listed}."
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -21,6 +22,15 @@ Fraction = Annotated[float, Field(ge=0, lt=1)]
 PerLayer = PositiveFloat | Annotated[list[PositiveFloat], Field(min_length=1)]
 Name = Annotated[str, form(r"^[a-z0-9][a-z0-9_-]*$", "small letters, digits, - and _")]
 AxisValue = int | float | str | bool
+
+
+def stands_for(text: str, value: AxisValue) -> bool:
+    """Whether a text, as on the command line, names an axis value: 5e-05 may be written 5.0e-5, as protocols do."""
+    if str(value) == text:
+        return True
+    with suppress(ValueError):
+        return isinstance(value, int | float) and not isinstance(value, bool) and float(text) == value
+    return False
 
 
 def _finite(value: Any, where: str = "") -> Any:

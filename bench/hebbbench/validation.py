@@ -7,7 +7,6 @@ import json
 import re
 import types
 from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar, Union, cast, get_args, get_origin
@@ -23,7 +22,7 @@ from pydantic import (
     model_serializer,
 )
 
-from hebbbench.errors import ProtocolError, suggestion
+from hebbbench.errors import ProtocolError, nearest, suggestion
 
 
 class Strict(BaseModel):
@@ -196,8 +195,8 @@ def complaint(item: Mapping[str, Any]) -> str:
             return MUST + words.format(f"{context[bound]:g}")
     if kind == "literal_error":
         names = re.findall(r"'([^']*)'", context["expected"]) or [context["expected"]]
-        near = get_close_matches(str(item["input"]), names, n=1, cutoff=0.55)
-        return MUST + _either(names) + (f" (did you mean '{near[0]}'?)" if near else "")
+        near = nearest(str(item["input"]), names)
+        return MUST + _either(names) + (f" (did you mean '{near}'?)" if near is not None else "")
     if kind == "too_short":
         return f" needs {context['min_length']} or more entries"
     if kind == "string_pattern_mismatch":

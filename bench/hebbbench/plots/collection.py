@@ -14,7 +14,7 @@ from hebbbench.plan import Sources, gather, narrowed
 from hebbbench.protocol import Protocol
 from hebbbench.record import store
 from hebbbench.record.schema import Result
-from hebbbench.sections import AxisValue
+from hebbbench.sections import stands_for
 from hebbbench.validation import canonical_json
 
 YAML = (".yaml", ".yml")
@@ -66,7 +66,7 @@ class Found:
                 known = sorted({axis for result in self.of(protocol) for axis in result.axes})
                 if name not in known:
                     raise ResultError(f"'{protocol}' has no axis '{name}'. {suggestion(name, known)}")
-            fit = [result for result in kept if name in result.axes and _is(result.axes[name], value)]
+            fit = [result for result in kept if name in result.axes and stands_for(value, result.axes[name])]
             if not fit:
                 values = dict.fromkeys(str(result.axes[name]) for result in kept if name in result.axes)
                 raise ResultError(f"no result has {', '.join(fixed)}. The values of {name}: {', '.join(values)}.")
@@ -85,16 +85,6 @@ class Found:
                 raise ResultError(f"no result is of the rule '{rule}'. {suggestion(rule, known)}")
         kept = [result for result in self.results if not rules or result.rule.name in rules]
         return replace(self, results=kept, rules=rules)
-
-
-def _is(value: AxisValue, text: str) -> bool:
-    """Whether `text` means the value: 5e-4 is 0.0005."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        try:
-            return float(text) == value
-        except ValueError:
-            return False
-    return str(value) == text
 
 
 def collect(targets: Sequence[str], root: Path) -> Found:

@@ -10,7 +10,7 @@ from hebbbench.errors import ResultError
 from hebbbench.plots.collection import Found
 from hebbbench.plots.names import axis_label, quantity
 from hebbbench.plots.series import check_metric, number, panels_of, titles, value_of, varying
-from hebbbench.plots.sheet import WIDE, Legend, panels
+from hebbbench.plots.sheet import Legend, far_apart, panels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,11 +60,11 @@ def draw(found: Found, x: str | None, y: str | None, metric: str) -> Figure:
         {"cmap": "PuOr_r", "vmin": -reach, "vmax": reach} if measured.is_signed else {"cmap": "cividis"}
     )
     least, largest = float(np.nanmin(grid)), float(np.nanmax(grid))
-    if not measured.is_signed and not measured.is_accuracy and least > 0 and largest / least >= WIDE:
+    if not measured.is_signed and not measured.is_accuracy and far_apart(least, largest):
         colours["norm"] = LogNorm(least, largest)
     axis.set_facecolor("0.85")
     image = axis.imshow(grid, origin="lower", aspect="auto", **colours)
-    if measured.is_signed and np.nanmin(grid) < 0 < np.nanmax(grid) and min(grid.shape) > 1:
+    if measured.is_signed and least < 0 < largest and min(grid.shape) > 1:
         contour = axis.contour(np.ma.masked_invalid(grid), levels=[0.0], colors="black", linewidths=1.2)
         axis.clabel(contour, fmt={0.0: "0"}, fontsize=7)
     axis.set_xticks(range(len(xs)), [f"{value:g}" for value in xs])

@@ -11,7 +11,7 @@ from hebbbench.plots.collection import Found
 from hebbbench.plots.lines import heading
 from hebbbench.plots.names import point_text, quantity
 from hebbbench.plots.series import Panel, check_metric, left_out, panels_of, points_of, titles, value_of, varying
-from hebbbench.plots.sheet import WIDE, Legend, add_legend, label_outer, panels
+from hebbbench.plots.sheet import Legend, add_legend, far_apart, label_outer, panels
 from hebbbench.plots.style import COLOURS, handle, look
 from hebbbench.record.schema import Result
 
@@ -42,7 +42,7 @@ def draw(found: Found, x: str, y: str) -> Figure:
         check_metric(found, metric)
     across, up = quantity(x), quantity(y)
     shown = panels_of(found, free=lambda protocol: varying(found.of(protocol)))
-    marks = [_marks(found, panel, x, y) for panel in shown]
+    marks = [_marks(panel, x, y) for panel in shown]
     for panel, some in zip(shown, marks, strict=True):
         if not some:
             raise ResultError(f"no result of '{panel.protocol}' has both {x} and {y}. Choose another --x or --metric.")
@@ -51,7 +51,8 @@ def draw(found: Found, x: str, y: str) -> Figure:
     notes = left_out(found, lambda r: value_of(r, x) is not None and value_of(r, y) is not None, "pair of values")
     most = max(mark.seeds for some in marks for own in some.values() for mark in own)
     notes += [f"Means of {most} seeds."] if most > 1 else []
-    legend = Legend(labels if len(order) > 1 else [], notes + (above if len(order) > 1 else []))
+    told_apart = len(order) > 1
+    legend = Legend(labels if told_apart else [], notes + above)
     figure, axes = panels(titles(shown), legend, 2.5)
     for axis, some in zip(axes, marks, strict=True):
         if across.is_signed:
@@ -60,14 +61,14 @@ def draw(found: Found, x: str, y: str) -> Figure:
             at = ([across.scale * mark.x for mark in own], [up.scale * mark.y for mark in own])
             axis.plot(*at, **{**look(order[label]), "linestyle": "none"}, label=label)
         heights = [mark.y for own in some.values() for mark in own]
-        if min(heights) > 0 and max(heights) / min(heights) >= WIDE and not up.is_accuracy:
+        if not up.is_accuracy and far_apart(min(heights), max(heights)):
             axis.set_yscale("log")
     label_outer(axes, across.label(found.losses), up.label(found.losses))
-    add_legend(figure, [handle(i, linestyle="none") for i in order.values()] if len(order) > 1 else [], legend)
+    add_legend(figure, [handle(i, linestyle="none") for i in order.values()] if told_apart else [], legend)
     return figure
 
 
-def _marks(found: Found, panel: Panel, x: str, y: str) -> dict[str, list[Mark]]:
+def _marks(panel: Panel, x: str, y: str) -> dict[str, list[Mark]]:
     """Label → the marks of its rule, or of its value of the axis that is told apart."""
     rules = sorted({result.rule.name for result in panel.results})
     apart = None if len(rules) > 1 else _axis(panel.results)

@@ -140,7 +140,7 @@ def lay_out(axis: Axes, values: Iterable[float], *, ticked: bool = True) -> None
     """
     places = sorted(set(values))
     above = [value for value in places if value > 0]
-    wide = bool(above) and above[-1] / above[0] >= WIDE
+    wide = bool(above) and far_apart(above[0], above[-1])
     if wide:
         if places[0] > 0:
             axis.set_xscale("log")
@@ -156,6 +156,11 @@ def lay_out(axis: Axes, values: Iterable[float], *, ticked: bool = True) -> None
         ticks += _round_numbers(above[0], above[-1])
         axis.set_xticks(ticks, [f"{value:g}" if value < 1e6 else f"{value / 1e6:g} M" for value in ticks])
         axis.minorticks_off()
+
+
+def far_apart(least: float, largest: float) -> bool:
+    """Whether values above 0, from the least to the largest, are legible by their logarithms alone."""
+    return least > 0 and largest / least >= WIDE
 
 
 def _round_numbers(low: float, high: float) -> list[float]:

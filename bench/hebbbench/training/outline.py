@@ -64,12 +64,12 @@ def check_batch(architecture: str, options: dict[str, object], dataset: str, bat
         return
     spec = dataset_spec(dataset)
     model = build_model(architecture, options, spec.shape, spec.classes, outline=True)
-    norms = {module: name for name, module in model.named_modules() if isinstance(module, _BatchNorm)}
     alone: list[str] = []
-    for norm in norms:
-        norm.register_forward_pre_hook(
-            lambda module, inputs: alone.append(norms[module]) if inputs[0][:, 0].numel() == 1 else None
-        )
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm):
+            module.register_forward_pre_hook(
+                lambda _, inputs, name=name: alone.append(name) if inputs[0][:, 0].numel() == 1 else None
+            )
     with torch.no_grad():
         model.eval()(blank_input(model, spec.shape, 1, "meta"))
     if alone:
