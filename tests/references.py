@@ -493,6 +493,46 @@ def reference_ib(
     return _tensor(delta)
 
 
+def reference_local_sim(x_patches: Tensor, weight: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """Each pair's miss pulls at the directions of both activities, which lie across them; then through std and relu."""
+    x, w, told = _floats(x_patches), _floats(weight), labels.tolist()
+    count, positions = len(told), len(x) // len(told)
+    r = fired(potentials(x, w), "relu")
+    y, length, direction = [], [], []
+    for n in range(count):
+        rows = r[n * positions : (n + 1) * positions]
+        if positions == 1:
+            y.append(rows[0])
+        else:
+            y.append([])
+            for k in range(len(w)):
+                mean = sum(row[k] for row in rows) / positions
+                y[-1].append(math.sqrt(sum((row[k] - mean) ** 2 for row in rows) / (positions - 1) + 1e-12))
+        centre = sum(y[n]) / len(w)
+        length.append(max(norm([value - centre for value in y[n]]), 1e-12))
+        direction.append([(value - centre) / length[n] for value in y[n]])
+    delta = [[0.0] * len(w[0]) for _ in w]
+    for n in range(count):
+        pull = [0.0] * len(w)
+        for m in range(count):
+            alike = sum(a * b for a, b in zip(direction[n], direction[m], strict=True))
+            wanted = 1.0 if told[n] == told[m] else -1 / (classes - 1)
+            for k in range(len(w)):
+                pull[k] += 4 * (alike - wanted) * direction[m][k] / count**2
+        along = sum(a * b for a, b in zip(pull, direction[n], strict=True))
+        across = [(a - along * b) / length[n] for a, b in zip(pull, direction[n], strict=True)]
+        centre = sum(across) / len(w)
+        for k in range(len(w)):
+            rows = range(n * positions, (n + 1) * positions)
+            mean = sum(r[row][k] for row in rows) / positions
+            for row in rows:
+                share = 1.0 if positions == 1 else (r[row][k] - mean) / ((positions - 1) * y[n][k])
+                if r[row][k] > 0:
+                    for j in range(len(w[0])):
+                        delta[k][j] -= (across[k] - centre) * share * x[row][j]
+    return _tensor(delta)
+
+
 def _kernel(rows: Rows, width: float) -> Rows:
     size = len(rows[0])
     return [

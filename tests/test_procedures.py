@@ -172,13 +172,75 @@ def reference_ff(weights: Weights, x: Array, label: int, *, threshold: float, in
     return [*deltas, -np.outer(softmax(v @ h + b) - target(label), h)]
 
 
+def projections(w1: Array, sizes: tuple[int, ...]) -> list[Array]:
+    """One matrix (classes, entries) a layer, uniform on [−1, 1], drawn one after the other."""
+    counter = draw_counter(torch.tensor(w1))
+    return [uniform((CLASSES, size), counter).double().numpy() for size in sizes]
+
+
+def reference_drtp(weights: Weights, x: Array, label: int) -> list[Array]:
+    w1, w2, v, b = weights
+    h1 = np.tanh(w1 @ x)
+    h2 = np.tanh(w2 @ h1)
+    to1, to2 = (matrix[label] / np.sqrt(CLASSES) for matrix in projections(w1, (4, 5)))
+    head = -np.outer(softmax(v @ h2 + b) - target(label), h2)
+    return [-np.outer(to1 * (1 - h1**2), x), -np.outer(to2 * (1 - h2**2), h1), head]
+
+
+def reference_local_errors(weights: Weights, x: Array, label: int) -> list[Array]:
+    w1, w2, v, b = weights
+    h1 = np.tanh(w1 @ x)
+    h2 = np.tanh(w2 @ h1)
+    deltas = []
+    for h, pre, drawn in zip((h1, h2), (x, h1), projections(w1, (4, 5)), strict=True):
+        readout = drawn * np.sqrt(3 / len(h))
+        e = softmax(readout @ h) - target(label)
+        deltas.append(-np.outer(readout.T @ e * (1 - h**2), pre))
+    return [*deltas, -np.outer(softmax(v @ h2 + b) - target(label), h2)]
+
+
+def reference_node_perturbation(weights: Weights, x: Array, label: int, *, noise: float, index: int) -> list[Array]:
+    w1, w2, v, b = weights
+    counter = draw_counter(torch.tensor(w1))
+    drawn1, drawn2 = (uniform((len(LABELS), size), counter).double().numpy()[index] for size in (4, 5))
+    xi1, xi2 = noise * np.sqrt(3) * drawn1, noise * np.sqrt(3) * drawn2
+    h2 = np.tanh(w2 @ np.tanh(w1 @ x))
+    shaken1 = np.tanh(w1 @ x + xi1)
+    shaken2 = np.tanh(w2 @ shaken1 + xi2)
+    before, after = (-np.log(softmax(v @ h + b)[label]) for h in (h2, shaken2))
+    blame = (after - before) / noise**2
+    head = -np.outer(softmax(v @ h2 + b) - target(label), h2)
+    return [-blame * np.outer(xi1, x), -blame * np.outer(xi2, shaken1), head]
+
+
+def reference_forward_gradient(weights: Weights, x: Array, label: int) -> list[Array]:
+    """One sample's part: how its loss rises along V, by the chain rule from the input upwards, times −V."""
+    w1, w2, v, b = weights
+    counter = draw_counter(torch.tensor(w1))
+    v1, v2 = (np.sqrt(3) * uniform(w.shape, counter).double().numpy() for w in (w1, w2))
+    h1 = np.tanh(w1 @ x)
+    h2 = np.tanh(w2 @ h1)
+    moved1 = (1 - h1**2) * (v1 @ x)
+    moved2 = (1 - h2**2) * (v2 @ h1 + w2 @ moved1)
+    e = softmax(v @ h2 + b) - target(label)
+    slope = e @ v @ moved2
+    return [-slope * v1, -slope * v2, -np.outer(e, h2)]
+
+
 REFERENCES: dict[str, Callable[..., list[Array]]] = {
     "pc": reference_pc,
     "ep": reference_ep,
     "pepita": reference_pepita,
     "ff": reference_ff,
     "dtp": reference_dtp,
+    "drtp": reference_drtp,
+    "local_errors": reference_local_errors,
+    "node_perturbation": reference_node_perturbation,
+    "forward_gradient": reference_forward_gradient,
 }
+BY_PLACE = {"ff", "node_perturbation"}
+"""What they draw is drawn for the batch, a row for each place."""
+
 CASES: list[tuple[str, dict[str, Any]]] = [
     ("pc", {}),
     ("pc", {"steps": 3, "rate": 0.3}),
@@ -190,6 +252,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ff", {"threshold": 0.3}),
     ("dtp", {}),
     ("dtp", {"target_rate": 1.5}),
+    ("drtp", {}),
+    ("local_errors", {}),
+    ("node_perturbation", {}),
+    ("node_perturbation", {"noise": 0.5}),
+    ("forward_gradient", {}),
 ]
 
 
@@ -206,7 +273,7 @@ def test_a_procedure_is_its_reference(rule, hyperparameters, x):
     options = own.rule.model_dump()
     each = []
     for index, (row, label) in enumerate(zip(x.numpy(), LABELS.tolist(), strict=True)):
-        place = {"index": index} if rule == "ff" else {}  # its negative labels are drawn for the batch
+        place = {"index": index} if rule in BY_PLACE else {}
         each.append(REFERENCES[rule](model.weights(), row, label, **options, **place))
     for layer, parts in zip((model.body.fc1, model.body.fc2, model.head), zip(*each, strict=True), strict=True):
         np.testing.assert_allclose(-layer.weight.grad.numpy(), np.mean(parts, axis=0), rtol=0, atol=1e-12)
@@ -248,6 +315,22 @@ def test_predictive_coding_near_its_start_is_backprop(x):
     F.cross_entropy(model(x), LABELS).backward()
     for got, wanted in zip(ours, (model.body.fc1.weight.grad, model.body.fc2.weight.grad), strict=True):
         torch.testing.assert_close(got, wanted, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("rule", ["node_perturbation", "forward_gradient"])
+def test_on_average_a_perturbation_finds_the_gradient(rule, x):
+    model = Net()
+    options = {"noise": 1e-3} if rule == "node_perturbation" else {}
+    own = procedure(rule, model, **options)
+    for _ in range(1000):  # gradients add up
+        own.run(x, LABELS)
+    found = [layer.weight.grad / 1000 for layer in (model.body.fc1, model.body.fc2)]
+    model.zero_grad()
+    F.cross_entropy(model(x), LABELS).backward()
+    for got, layer in zip(found, (model.body.fc1, model.body.fc2), strict=True):
+        exact = layer.weight.grad
+        assert F.cosine_similarity(got.flatten(), exact.flatten(), dim=0) > 0.95
+        assert (got * exact).sum() / exact.square().sum() == pytest.approx(1, abs=0.1)
 
 
 # The chain
@@ -395,13 +478,24 @@ def test_a_procedure_that_backpropagates_gives_backprops_gradient_and_says_so(x,
 
 
 @pytest.mark.parametrize(
-    ("rule", "phases", "transport"),
-    [("pc", True, True), ("ep", True, True), ("pepita", True, False), ("ff", True, False), ("dtp", True, False)],
+    ("rule", "phases", "transport", "locked"),
+    [
+        ("pc", True, True, True),
+        ("ep", True, True, True),
+        ("pepita", True, False, True),
+        ("ff", True, False, False),
+        ("dtp", True, False, True),
+        ("drtp", False, False, False),
+        ("local_errors", False, False, False),
+        ("node_perturbation", True, False, True),
+        ("forward_gradient", False, False, True),
+    ],
 )
-def test_the_card_of_a_procedure_is_measured(rule, phases, transport):
+def test_the_card_of_a_procedure_is_measured(rule, phases, transport, locked):
     card = measured_card(rule)
     assert (card.locality, card.uses_labels, card.needs_backward_pass) == ("global", True, False)
-    assert (card.needs_phases, card.transports_weights, card.update_locked) == (phases, transport, True)
+    assert (card.needs_phases, card.transports_weights, card.update_locked) == (phases, transport, locked)
+    assert card.sees_later_layers == locked
     assert card.sees_earlier_layers is None
 
 

@@ -81,6 +81,8 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("ghl_reward", {}),
     ("hah", {}),
     ("hah", {"strength": 0.3, "unlearning": 0.5, "active": 0.4, "sparsity": 0.01}),
+    ("local_sim", {}),
+    ("local_sim", {"classes": 3}),
     ("ib", {}),
     ("ib", {"balance": 10.0, "width_input": 1.5, "width_label": 0.5, "width_layer": 0.7}),
 ]

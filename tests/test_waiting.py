@@ -19,6 +19,10 @@ WAITING = {
     "pepita": "as ghl_shuffled",
     "ff": "as ghl_shuffled",
     "dtp": "as ghl_shuffled",
+    "drtp": "as ghl_shuffled",
+    "local_errors": "as ghl_shuffled",
+    "node_perturbation": "as ghl_shuffled",
+    "forward_gradient": "as ghl_shuffled",
     "ib": "how many classes there are is read from the labels",
 }
 """Rules that wait, and what for."""

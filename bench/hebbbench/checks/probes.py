@@ -125,16 +125,18 @@ def _measure_procedure(rule: str, rig: Rig, scene: Scene, base: Played) -> Evide
     """The evidence on a whole-network procedure.
 
     Its layers see more than one input for an update, so nothing can be held: whatever changes the network's answer
-    may change the update, and only what can be seen of the gradients tells transport from plain dependence.
+    may change the update, and only what can be seen of the gradients tells transport from plain dependence. All layers
+    are given their updates at the end of the step; one that no later layer changes need not have waited for them.
     """
     learns = any(bool(change.abs().max() > 0) for changes in base.changes for change in changes)
+    later = _sees(rig, base, scene.but(weights=rig.redrawn(rig.later(TARGET))))
     return Evidence(
         repeats=not _sees(rig, base, scene),
         learns=learns,
         labels=any(_sees(rig, base, scene.but(labels=labels)) for labels in _other_labels(scene)),
         network_input=None,
         earlier_layers=None,
-        later_layers=_sees(rig, base, scene.but(weights=rig.redrawn(rig.later(TARGET)))),
+        later_layers=later,
         weight_transport=base.errors_sent_down,
         other_units=True,
         sister_synapses=True,
@@ -143,7 +145,7 @@ def _measure_procedure(rule: str, rig: Rig, scene: Scene, base: Played) -> Evide
         errors_relayed=base.crossed_layers,
         rule_built_graph=False,
         forwards=round(base.forwards / len(base.changes)),
-        early=base.early,
+        early=base.early or not later,
         online=_online(rig, learns),
         activations_held=_activations_held(rule),
         calls=(),

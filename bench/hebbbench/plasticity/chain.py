@@ -8,10 +8,14 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.func import functional_call
 
 from hebbbench.errors import RuleError
 
@@ -69,6 +73,35 @@ class Chain:
         for block in self.blocks:
             activities.append(block(activities[-1]))
         return activities
+
+    @torch.no_grad()
+    def slope(
+        self, objective: Callable[[Tensor], Tensor], x: Tensor, directions: Sequence[Tensor]
+    ) -> tuple[Tensor, Tensor]:
+        """How fast an objective rises as all weights move along given directions, from one pass forward.
+
+        Args:
+            objective: of h_L (N, …); a scalar.
+            directions: one for each block, in the shape of its weight.
+
+        Returns:
+            ∂objective/∂ε at ε = 0 for weights w_l + ε direction_l, a scalar, by forward-mode differentiation; and h_L.
+        """
+        with forward_ad.dual_level():
+            h = x
+            for block, direction in zip(self.blocks, directions, strict=True):
+                weight = _dual(block.map.weight.detach(), direction)  # type: ignore[operator]
+                h = block.reduce(block.fire(functional_call(block.map, {"weight": weight}, (block.prepare(h),))))
+            risen = forward_ad.unpack_dual(objective(h)).tangent
+            return risen, forward_ad.unpack_dual(h).primal
+
+
+def _dual(value: Tensor, tangent: Tensor) -> Tensor:
+    """A value that carries how it changes. The first in a process makes torch load its rules, which warns of itself."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=Warning)
+        dual: Tensor = forward_ad.make_dual(value, tangent)
+    return dual
 
 
 def _blocks(body: nn.Sequential) -> list[Block]:

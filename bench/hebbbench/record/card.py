@@ -19,7 +19,7 @@ LOCALITY: dict[Locality, str] = {
 }
 """What the update of one weight was seen to depend on."""
 
-CARD_VERSION = 3
+CARD_VERSION = 4
 """Raised by hand whenever a change to the probes changes a card; kept cards are then measured anew."""
 
 
@@ -34,7 +34,7 @@ class Card(Strict):
         rule draws one from a graph it does not declare.
     transports_weights: later weights that leave every activity as it was still changed the update.
     needs_phases: the network ran forward more than once for one update.
-    update_locked: the update was not there when the next layer began.
+    update_locked: the update was not there when the next layer began; of a procedure, later layers changed it.
     sees_earlier_layers, sees_later_layers: their weights or activity changed the update, the layer's own input (and,
         for earlier ones, its output) being held; null for earlier ones where a layer sees several inputs an update.
     couples_samples: what a sample adds to the update depends on the other samples of the batch.
