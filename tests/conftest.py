@@ -9,6 +9,9 @@ from typing import Any
 
 # Before torch is imported: threads that wait by spinning make a step 30 times slower on a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Processes of `pytest -n` have a core each, not every core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import yaml
@@ -148,8 +151,11 @@ class Lab:
 
 @pytest.fixture(scope="session")
 def measured_cards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of cards for all tests: each rule's is measured once in a session."""
-    return tmp_path_factory.mktemp("cards")
+    """A folder of cards for all tests: each rule's is measured once, by the process that needs it first."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "cards"
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 @pytest.fixture
