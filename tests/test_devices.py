@@ -53,21 +53,29 @@ def two_steps(cell: Any, device: torch.device, only: int | None = None, **option
     return learner
 
 
-def same_on_both(cell: Any, only: int | None = None, **options: Any) -> None:
+def same_on_both(cell: Any, only: int | None = None, rounds: bool = False, **options: Any) -> None:
     """Two steps run on the pretended device, leave everything on it, and the weights that they leave on the CPU."""
-    here = two_steps(cell, torch.device("cpu"), only, **options).digest()
+    here = two_steps(cell, torch.device("cpu"), only, **options)
     with pretended_cuda() as device:
         learner = two_steps(cell, device, only, **options)
-        assert learner.digest() == here
+        if rounds:
+            for there, value in zip(learner.model.parameters(), here.model.parameters(), strict=True):
+                torch.testing.assert_close(there.cpu(), value, rtol=1e-5, atol=1e-7)
+        else:
+            assert learner.digest() == here.digest()
         state = learner.state_dict()
         assert all_there([state["model"], state["rule"], state.get("procedure")])
         learner.load_state_dict(state)
 
 
+ROUNDS = {"forward_gradient": "torch differentiates forwards by other operations where they are watched"}
+"""Rules whose bits the pretence itself changes, and why."""
+
+
 @pytest.mark.parametrize("rule", registry.rule_names())
 @pytest.mark.parametrize("protocol", ["digits-mlp", "digits-deephebb"])
 def test_a_step_stays_on_its_device(rule, protocol):
-    same_on_both(cell_of(rule, protocol))
+    same_on_both(cell_of(rule, protocol), rounds=rule in ROUNDS)
 
 
 TRAINING = {"epochs": 1, "batch_size": 8, "optimizer": {"lr": 0.01}}

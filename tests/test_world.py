@@ -128,6 +128,7 @@ def test_one_process_is_alone():
 REFUSED = {
     "ff": "a wrong label is drawn for each place in the batch",
     "dtp": "noise is drawn for each place in the batch, and inverses learn from its sums",
+    "node_perturbation": "noise is drawn for each place in the batch",
 }
 
 
