@@ -42,7 +42,11 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
     "cifar10-small-readout": (
         "How fast the read-out learns on each rule's frozen features, cifar10-small; its rate is halved on the way.",
         ["cifar10-small"],
-        {"kind": "curve", "curve": "probe.validation.accuracy"},
+        {
+            "kind": "curve",
+            "curve": "probe.validation.accuracy",
+            "rules": ["bp", "ghl", "sign", "softhebb", "hpca", "random", "oja"],
+        },
     ),
     "mnist-competitive-accuracy": (
         "Accuracy of a converged linear read-out on one hidden layer, by its width, on MNIST; hollow: Liuson 2023.",
