@@ -17,6 +17,7 @@ from hebbbench.data.dataset import Dataset
 from hebbbench.errors import HebbBenchError
 from hebbbench.record import environment
 from hebbbench.training import course, probing, rehearsal
+from hebbbench.training.learner import Learner
 from hebbbench.training.loop import CHECK_EVERY, Diverged
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
@@ -71,7 +72,8 @@ def test_the_same_cell_gives_the_same_bits_and_another_seed_gives_others(lab, na
         assert first.environment.determinism_probe is True
 
 
-def test_what_counting_changes_is_not_taken_for_bits_that_do_not_repeat(lab, monkeypatch):
+@pytest.mark.parametrize("apart", [True, False])
+def test_what_counting_changes_is_not_taken_for_bits_that_do_not_repeat(lab, monkeypatch, apart):
     def count(learner, *batch):
         work = rehearsal_count(learner, *batch)
         for weight in learner.model.parameters():  # what is counted may be computed in another way
@@ -79,11 +81,19 @@ def test_what_counting_changes_is_not_taken_for_bits_that_do_not_repeat(lab, mon
         return work
 
     rehearsal_count = rehearsal.count
-    monkeypatch.setattr(rehearsal, "timed", lambda *which: True)
+    monkeypatch.setattr(rehearsal, "timed", lambda *which: apart)
     monkeypatch.setattr(rehearsal, "count", count)
     result = lab.run(make(lab, "dropout"))
     assert result.environment.determinism_probe is True
     assert result.work is not None
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_bits_that_do_not_repeat_are_told(lab, monkeypatch, apart):
+    digests = iter(range(9))
+    monkeypatch.setattr(rehearsal, "timed", lambda *which: apart)
+    monkeypatch.setattr(Learner, "digest", lambda self: f"{next(digests):064x}")
+    assert lab.run(make(lab, "dropout")).environment.determinism_probe is False
 
 
 @pytest.mark.parametrize("name", ["dropout", "crop-flip"])
