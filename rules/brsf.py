@@ -13,7 +13,7 @@ from hebbbench import Rule
 
 
 class BatchwiseRandomSignFeedback(Rule):
-    feedback: ClassVar = "batchwise_sign"
+    feedback: ClassVar = "batchwise_signs"
 
     def delta(self, grad: Tensor) -> Tensor:
         return -grad

@@ -13,7 +13,7 @@ from hebbbench import Rule
 
 
 class FeedbackAlignment(Rule):
-    feedback: ClassVar = "fixed"
+    feedback: ClassVar = "random"
 
     def delta(self, grad: Tensor) -> Tensor:
         return -grad

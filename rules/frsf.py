@@ -13,7 +13,7 @@ from hebbbench import Rule
 
 
 class FixedRandomSignFeedback(Rule):
-    feedback: ClassVar = "fixed_sign"
+    feedback: ClassVar = "fixed_signs"
 
     def delta(self, grad: Tensor) -> Tensor:
         return -grad

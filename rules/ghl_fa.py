@@ -16,7 +16,7 @@ from hebbbench import Pre, Rule, decay, hebb, layer_max, soft_wta
 
 
 class GHLFeedbackAlignment(Rule):
-    feedback: ClassVar = "fixed"
+    feedback: ClassVar = "random"
 
     temperature: PositiveFloat = 1.0  # τ
 

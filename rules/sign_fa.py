@@ -14,7 +14,7 @@ from hebbbench import Rule
 
 
 class SignFeedbackAlignment(Rule):
-    feedback: ClassVar = "fixed"
+    feedback: ClassVar = "random"
 
     def delta(self, grad: Tensor) -> Tensor:
         return -grad.sign()

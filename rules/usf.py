@@ -13,7 +13,7 @@ from hebbbench import Rule
 
 
 class UniformSignFeedback(Rule):
-    feedback: ClassVar = "uniform_sign"
+    feedback: ClassVar = "uniform_signs"
 
     def delta(self, grad: Tensor) -> Tensor:
         return -grad

@@ -12,18 +12,19 @@ from hebbbench import Rule, registry
 from hebbbench.errors import RuleError
 from hebbbench.plasticity.feedback import Path, lay
 from hebbbench.rng import generator
+from hebbbench.training.learner import Learner
 
 RANDOM_PATHS = [path for path in get_args(Path) if path != "exact"]
 
 
 class Small(nn.Module):
-    """Two hidden linear layers with relu, and a read-out."""
+    """Two hidden linear layers with relu, the second with a bias, and a read-out."""
 
     def __init__(self):
         super().__init__()
         torch.manual_seed(1)
         self.body = nn.Sequential(
-            OrderedDict(fc1=nn.Linear(5, 7, bias=False), a1=nn.ReLU(), fc2=nn.Linear(7, 6, bias=False), a2=nn.ReLU())
+            OrderedDict(fc1=nn.Linear(5, 7, bias=False), a1=nn.ReLU(), fc2=nn.Linear(7, 6), a2=nn.ReLU())
         )
         self.head = nn.Linear(6, 3)
         self.double()
@@ -38,16 +39,19 @@ def drawn(layer, index, seed=4):
 
 
 def by_hand(model, x, labels, backward):
-    """Weight gradients of the mean cross-entropy, with `backward[i]` for layer i's weight on the way back."""
+    """Gradients of the mean cross-entropy, with `backward[i]` for layer i's weight on the way back.
+
+    Of the three weights, then of the biases of the second layer and the read-out.
+    """
     u1 = x @ model.body.fc1.weight.T
     y1 = u1.clamp_min(0)
-    u2 = y1 @ model.body.fc2.weight.T
+    u2 = y1 @ model.body.fc2.weight.T + model.body.fc2.bias
     y2 = u2.clamp_min(0)
     logits = y2 @ model.head.weight.T + model.head.bias
     error = (logits.softmax(1) - F.one_hot(labels, 3)) / len(x)
     delta2 = (error @ backward[2]) * (u2 > 0)
     delta1 = (delta2 @ backward[1]) * (u1 > 0)
-    return [delta1.T @ x, delta2.T @ y1, error.T @ y2], error, (u1, u2)
+    return [delta1.T @ x, delta2.T @ y1, error.T @ y2, delta2.sum(0), error.sum(0)], error, (u1, u2)
 
 
 @pytest.fixture
@@ -59,20 +63,21 @@ def batch():
 def gradients(model, x, labels):
     model.zero_grad()
     F.cross_entropy(model(x), labels).backward()
-    return [model.body.fc1.weight.grad, model.body.fc2.weight.grad, model.head.weight.grad]
+    fc1, fc2, head = layers(model)
+    return [fc1.weight.grad, fc2.weight.grad, head.weight.grad, fc2.bias.grad, head.bias.grad]
 
 
 def layers(model):
     return [model.body.fc1, model.body.fc2, model.head]
 
 
-@pytest.mark.parametrize("path", ["fixed", "uniform_sign", "fixed_sign"])
+@pytest.mark.parametrize("path", ["random", "uniform_signs", "fixed_signs"])
 def test_a_replaced_path_agrees_with_the_gradient_by_hand(path, batch):
     model = Small()
     matrices = []
     for index, layer in enumerate(layers(model)):
         random, sign = drawn(layer, index).detach(), layer.weight.detach().sign()
-        replacement = {"fixed": random, "uniform_sign": layer.weight.std() * sign, "fixed_sign": random.abs() * sign}
+        replacement = {"random": random, "uniform_signs": layer.weight.std() * sign, "fixed_signs": random.abs() * sign}
         matrices.append(replacement[path].detach())
     lay(model, path, seed=4)
     expected, _, _ = by_hand(model, *batch, matrices)
@@ -91,7 +96,8 @@ def test_direct_feedback_carries_the_output_error_to_every_layer(batch):
     )
     delta2, delta1 = (error @ to2) * (u2 > 0), (error @ to1) * (u1 > 0)
     y1, y2 = u1.clamp_min(0), u2.clamp_min(0)
-    for found, wanted in zip(gradients(model, x, labels), [delta1.T @ x, delta2.T @ y1, error.T @ y2], strict=True):
+    expected = [delta1.T @ x, delta2.T @ y1, error.T @ y2, delta2.sum(0), error.sum(0)]
+    for found, wanted in zip(gradients(model, x, labels), expected, strict=True):
         torch.testing.assert_close(found, wanted, rtol=1e-6, atol=1e-9)
 
 
@@ -111,10 +117,11 @@ def test_every_path_but_the_exact_one_changes_the_hidden_gradients_and_leaves_th
     assert not torch.allclose(exact[0], found[0])
     assert not torch.allclose(exact[1], found[1])
     torch.testing.assert_close(exact[2], found[2])
+    torch.testing.assert_close(exact[4], found[4])
 
 
 def test_batchwise_magnitudes_are_drawn_anew_and_fixed_ones_are_not(batch):
-    for path, repeats in (("batchwise_sign", False), ("fixed_sign", True), ("fixed", True)):
+    for path, repeats in (("batchwise_signs", False), ("fixed_signs", True), ("random", True)):
         model = Small()
         lay(model, path, seed=4)
         first, second = gradients(model, *batch)[0].clone(), gradients(model, *batch)[0]
@@ -133,17 +140,28 @@ def test_a_convolution_sends_the_transposed_convolution_with_the_other_kernel(mo
     upstream = torch.randn_like(F.conv2d(padded, other, stride=stride))
     F.conv2d(padded, other, stride=stride).backward(upstream)
     exact = torch.autograd.grad(layer(x), layer.weight, upstream)[0]
-    lay(nn.ModuleDict({"layer": layer}), "fixed", seed=4)
+    lay(nn.ModuleDict({"layer": layer}), "random", seed=4)
     layer(x).backward(upstream)
     torch.testing.assert_close(x.grad, wanted_x.grad, rtol=1e-6, atol=1e-9)
     torch.testing.assert_close(layer.weight.grad, exact)
+
+
+def test_the_scale_is_that_of_the_weights_training_starts_from(lab):
+    drawn_anew = lab.cell("usf", lab.protocol(), init={"law": "normal", "radius": 25.0})
+    learner = Learner(drawn_anew, (1, 8, 8), 10, torch.device("cpu"))
+    layer = learner.plasticity.layers[1].module
+    x = torch.randn(3, layer.in_features, requires_grad=True)
+    layer(x).sum().backward()
+    weight = layer.weight.detach()
+    torch.testing.assert_close(x.grad, (weight.std() * weight.sign()).sum(0).expand_as(x), rtol=1e-5, atol=1e-5)
+    assert weight.std() > 1
 
 
 def test_a_shortcut_around_a_layer_keeps_its_own_gradient():
     torch.manual_seed(0)
     layer = nn.Linear(4, 4, bias=False).double()
     other = drawn(layer, 0).detach()
-    lay(nn.ModuleDict({"layer": layer}), "fixed", seed=4)
+    lay(nn.ModuleDict({"layer": layer}), "random", seed=4)
     x = torch.randn(3, 4, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(3, 4, dtype=torch.float64)
     (x + layer(x)).backward(upstream)
@@ -194,7 +212,7 @@ def residual_by_hand(model, other, x, labels):
     return F.cross_entropy(carried + model.head.bias, labels)
 
 
-@pytest.mark.parametrize("path", ["exact", "fixed", "uniform_sign", "fixed_sign"])
+@pytest.mark.parametrize("path", ["exact", "random", "uniform_signs", "fixed_signs"])
 def test_on_a_residual_network_errors_travel_by_the_other_kernels_and_by_the_shortcuts(path):
     torch.manual_seed(2)
     model = registry.architecture("resnet")((3, 8, 8), 3, depth=8, width=2).double()
@@ -202,14 +220,14 @@ def test_on_a_residual_network_errors_travel_by_the_other_kernels_and_by_the_sho
     other = {}
     for index, layer in enumerate(module for module in model.modules() if isinstance(module, nn.Conv2d | nn.Linear)):
         weight, random = layer.weight.detach(), drawn(layer, index).detach()
-        ways = {"exact": weight, "fixed": random, "fixed_sign": random.abs() * weight.sign()}
+        ways = {"exact": weight, "random": random, "fixed_signs": random.abs() * weight.sign()}
         other[layer] = ways.get(path, weight.std() * weight.sign())
-    weights = [layer.weight for layer in other]
-    expected = torch.autograd.grad(residual_by_hand(model, other, x, labels), weights)
+    parameters = [*(layer.weight for layer in other), model.head.bias]
+    expected = torch.autograd.grad(residual_by_hand(model, other, x, labels), parameters)
     lay(model, path, seed=4)
     F.cross_entropy(model(x), labels).backward()
-    for weight, wanted in zip(weights, expected, strict=True):
-        torch.testing.assert_close(weight.grad, wanted, rtol=1e-5, atol=1e-9)
+    for parameter, wanted in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(parameter.grad, wanted, rtol=1e-5, atol=1e-9)
 
 
 def test_direct_feedback_reaches_a_block_in_place_of_what_its_shortcut_would_carry():
@@ -228,10 +246,10 @@ def test_direct_feedback_reaches_a_block_in_place_of_what_its_shortcut_would_car
 
 
 def test_a_path_that_does_not_exist_is_refused_when_the_class_is_made():
-    with pytest.raises(RuleError, match=r"no feedback path 'fixd'\. Did you mean 'fixed'"):
+    with pytest.raises(RuleError, match=r"no feedback path 'randm'\. Did you mean 'random'"):
 
         class Wrong(Rule):
-            feedback = "fixd"
+            feedback = "randm"
 
             def delta(self, grad):
                 return -grad

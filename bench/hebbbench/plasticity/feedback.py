@@ -4,10 +4,10 @@ Backprop sends Wᵀδ. The alternatives keep the forward pass, the nonlinearitie
 outer product, and replace only W on the way back, in every linear and convolutional layer, the read-out included:
 
     exact             Wᵀδ                       backprop
-    fixed             Bᵀδ, B random             feedback alignment, Lillicrap et al. 2016
-    uniform_sign      s·sign(W)ᵀδ               uSF, Liao et al. 2016; s is the standard deviation of W's first draw
-    fixed_sign        (|R|∘sign(W))ᵀδ           frSF, R drawn once
-    batchwise_sign    (|R|∘sign(W))ᵀδ           brSF, R drawn anew at every step
+    random            Bᵀδ, B drawn once         feedback alignment, Lillicrap et al. 2016
+    uniform_signs     s·sign(W)ᵀδ               uSF, Liao et al. 2016; s is the standard deviation of W's first draw
+    fixed_signs       (|R|∘sign(W))ᵀδ           frSF, R drawn once
+    batchwise_signs   (|R|∘sign(W))ᵀδ           brSF, R drawn anew at every step
     direct            Bᵀe, e = ∂L/∂logits       direct feedback alignment, Nøkland 2016; one B for each layer's input
 
 Random matrices have the standard deviation of the layer's first weights; direct ones are uniform on ±1/√classes.
@@ -24,7 +24,7 @@ from torch.func import functional_call
 
 from hebbbench.rng import generator
 
-Path = Literal["exact", "fixed", "uniform_sign", "fixed_sign", "batchwise_sign", "direct"]
+Path = Literal["exact", "random", "uniform_signs", "fixed_signs", "batchwise_signs", "direct"]
 
 
 def lay(model: nn.Module, path: Path, seed: int) -> None:
@@ -47,8 +47,9 @@ def lay(model: nn.Module, path: Path, seed: int) -> None:
 class _Replaced:
     """One layer whose input gradient comes from another matrix than its weight.
 
-    The layer sees a detached input, so its own weight gets its exact outer product. Beside it runs the same layer
-    with the replacing matrix, less its own value: nothing in the forward pass, all of the gradient to the input.
+    The layer sees a detached input, so its own weight gets its exact outer product, and its bias the exact sum. Beside
+    it runs the same layer with the replacing matrix, less its own value: nothing in the forward pass, all of the
+    gradient to the input.
     """
 
     def __init__(self, layer: nn.Linear | nn.Conv2d, path: Path, seed: int, index: int) -> None:
@@ -64,11 +65,11 @@ class _Replaced:
     def matrix(self, weight: Tensor) -> Tensor:
         """What stands in for the weight on the way back, in its shape."""
         self.random = self.random.to(weight.device)
-        if self.path == "fixed":
+        if self.path == "random":
             return self.random
-        if self.path == "uniform_sign":
+        if self.path == "uniform_signs":
             return self.scale * weight.sign()
-        if self.path == "batchwise_sign":
+        if self.path == "batchwise_signs":
             return (torch.randn_like(weight) * self.scale).abs() * weight.sign()
         return self.random.abs() * weight.sign()
 
@@ -86,11 +87,14 @@ class _Replaced:
 
 
 def _forward(layer: nn.Module, weight: Tensor, x: Tensor) -> Tensor:
-    """The layer's linear map with another weight, its hooks left out."""
+    """The layer's linear map with another weight, its hooks left out; no gradient reaches its bias."""
+    values = {"weight": weight}
+    if layer.bias is not None:
+        values["bias"] = layer.bias.detach()  # type: ignore[operator]
     hooks: tuple[Any, Any] = (layer._forward_hooks, layer._forward_pre_hooks)
     layer._forward_hooks, layer._forward_pre_hooks = type(hooks[0])(), type(hooks[1])()
     try:
-        output: Tensor = functional_call(layer, {"weight": weight}, (x,))
+        output: Tensor = functional_call(layer, values, (x,))
     finally:
         layer._forward_hooks, layer._forward_pre_hooks = hooks
     return output

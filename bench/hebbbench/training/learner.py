@@ -19,6 +19,7 @@ from hebbbench.plasticity.feedback import lay
 from hebbbench.plasticity.procedure import Procedure
 from hebbbench.plasticity.recompute import run_again_backward
 from hebbbench.plasticity.rule import Rule
+from hebbbench.plasticity.select import select
 from hebbbench.protocol import Protocol
 from hebbbench.rng import derive, generator, seed_torch, torch_seeded
 from hebbbench.training import optimise
@@ -69,6 +70,7 @@ class Learner:
         self.end_to_end = rule.end_to_end()
         self.trains_readout = self.end_to_end or recipe.training.readout == "trained"
         patterns = work.plastic if self.end_to_end else work.plastic_unsupervised or work.plastic
+        initialise(select(self.model, patterns).values(), recipe.training.init, cell.seed)
         lay(self.model, rule.feedback, cell.seed)
         products = torch.bfloat16 if work.precision == "mixed" else None
         self.plasticity = Plasticity(self.model, patterns, rule, recipe.hyperparameters, world, whole, products)
@@ -79,7 +81,6 @@ class Learner:
         self.recomputes = len(segments) > DEEP if recompute is None else recompute
         if self.recomputes:
             run_again_backward(segments)
-        initialise(self.plasticity.weights(), recipe.training.init, cell.seed)
         self.model.to(device)
         if self.model.layout == "image":
             self.model.to(memory_format=torch.channels_last)
@@ -101,7 +102,7 @@ class Learner:
         self.watch: Watch | None = None
         self.annealing = recipe.training.annealing
         self.optimizers = self._optimizers(cell)
-        self.draws = drops(self.model) or rule.feedback == "batchwise_sign"
+        self.draws = drops(self.model) or rule.feedback == "batchwise_signs"
         self.observer: Look | None = None
         self.norms_before = normalisations_before(self.model, self.plasticity, shape, device)
         self.passing = self._passing(work)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -14,6 +15,7 @@ from hebbbench import registry
 from hebbbench.data.batches import Layout
 from hebbbench.errors import ProtocolError, one_line, place_in, suggestion
 from hebbbench.plasticity.attach import Plasticity
+from hebbbench.plasticity.select import Layer
 from hebbbench.plasticity.signals import weight_rows
 from hebbbench.rng import generator
 from hebbbench.sections import Init
@@ -76,11 +78,11 @@ def _check_choices(name: str, kind: type[nn.Module], options: dict[str, object])
             raise ProtocolError(f"architecture '{name}': {option} = {value!r} is none of its values. {valid}")
 
 
-def initialise(weights: list[nn.Parameter], init: Init, seed: int) -> None:
-    """Draw the plastic weights anew, unless the architecture's own draw stands. Laws: see `Init`."""
+def initialise(layers: Iterable[Layer], init: Init, seed: int) -> None:
+    """Draw the plastic layers' weights anew, unless the architecture's own draw stands. Laws: see `Init`."""
     if init.radius is None:
         return
-    for index, weight in enumerate(weights):
+    for index, weight in enumerate(layer.weight for layer in layers):
         fan_in = weight_rows(weight.detach()).shape[1]
         source = generator(seed, "plastic initialisation", index)
         with torch.no_grad():
