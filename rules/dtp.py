@@ -68,10 +68,10 @@ class DifferenceTargetPropagation(Rule):
     def invert(self, layer: Block, inverse: Tensor, high: Tensor, like: Tensor) -> Tensor:
         """g(h): what the layer's activity must have been, of the shape `like`."""
         if inverse.dim() == 2:
-            return layer.fire(high @ inverse.T)
+            return layer.nonlinearity((high @ inverse.T).view_as(like))
         rows, columns = like.shape[2:]
         if high.dim() == 2:  # flattened for the read-out
             high = high.unflatten(1, (inverse.shape[1], -1))
             height = round((high.shape[2] * rows / columns) ** 0.5)
             high = high.unflatten(2, (height, -1))
-        return layer.fire(F.conv2d(F.interpolate(high, size=(rows, columns)), inverse, padding="same"))
+        return layer.nonlinearity(F.conv2d(F.interpolate(high, size=(rows, columns)), inverse, padding="same"))

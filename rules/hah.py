@@ -23,7 +23,7 @@ class HaH(Rule):
     strength: NonNegativeFloat = 1e-3  # α
     unlearning: NonNegativeFloat = 0.1  # λ
     active: Annotated[float, Field(gt=0, lt=1)] = 0.1  # K / units
-    sparsity: NonNegativeFloat = 1e-5  # ℓ
+    sparsity: NonNegativeFloat = 1e-5  # ℓ, ours: the authors' settings have 1e-3 and leave the term out
 
     def loss(self, post: Tensor, weight: Tensor, grad: Tensor) -> Tensor:
         o = (post / (vector_norm(weight, dim=1) + 1e-12)).relu()

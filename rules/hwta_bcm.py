@@ -6,8 +6,9 @@
 
 Jimenez Nimmo & Mondragon 2025, arXiv:2501.17266. The cosine here is one: w is divided by its norm over the whole
 patch. The published code divides it by its norm over the input channels only, at each position of the kernel, and
-adds surround modulation in some variants; neither can be said over rows, and both are left out. In the mean, losers
-count as y = 0. A winner whose cosine is negative is strengthened, as in the code, though BCM means y ≥ 0.
+adds surround modulation in some variants; neither can be said over rows, and both are left out. It also hands its
+cosine on to the next layer, where here, as for every rule, a layer hands on u = w x. In the mean, losers count as
+y = 0. A winner whose cosine is negative is strengthened, as in the code, though BCM means y ≥ 0.
 """
 
 from typing import Annotated

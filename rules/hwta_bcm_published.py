@@ -1,4 +1,4 @@
-"""HWTA-BCM as its public code computes it: each position of a kernel is brought to unit norm by itself.
+"""HWTA-BCM with the update of its public code: each position of a kernel is brought to unit norm by itself.
 
     Δw_k = D_k / max|D|                          max over the layer
     D_k  = ⟨y_k (y_k − θ_k) x⟩                   y_k = m_k for the row's winner, 0 for its losers
@@ -6,8 +6,9 @@
     m_k  = Σ_p ŵ_kp x_p / ‖x‖                    ŵ_kp = w_kp / ‖w_kp‖ over the channels at position p of the kernel
 
 Jimenez Nimmo & Mondragon 2025, arXiv:2501.17266. Their m is called a cosine, but of a kernel of P positions it reaches
-√P. `hwta_bcm` has the cosine; on a linear layer, whose kernel is one position, the two are one rule. Their surround
-modulation, a filter over neighbouring positions' activities, is left out of both.
+√P. `hwta_bcm` has the cosine; on a linear layer, whose kernel is one position, the two are one rule. Only the update
+is theirs: what a layer hands on is m in their code and u = w x here, as for every rule, and their surround modulation,
+a filter over neighbouring positions' activities, is left out.
 """
 
 from typing import Annotated, ClassVar

@@ -5,7 +5,8 @@
 
 Williams 1992, Machine Learning 8:229, with the quiet pass as baseline; Werfel, Xie & Seung 2005, Neural Computation
 17:2699. ξ has mean 0 and standard deviation σ, drawn anew for every unit, position and sample, uniform here. One number
-a sample comes back, its loss; on average the update is backprop's, with a variance that grows with the number of units.
+a sample comes back, its loss; on average the update is backprop's, with a variance that grows with the number of units
+(under a batch norm, the part of it by which a sample changes its own loss: what it does to others' is not counted).
 """
 
 from typing import ClassVar

@@ -459,11 +459,12 @@ def reference_ib(
     width_input: float,
     width_label: float,
     width_layer: float,
+    classes: int,
 ) -> Tensor:
     """The three-factor form: a Hebbian term of each sample's positions times the modulator ξ of its layer."""
     x, w, seen = _floats(x_patches), _floats(weight), _floats(input)
     count, positions = len(seen), len(x) // len(seen)
-    told = [[float(c == label) for c in range(int(labels.max()) + 1)] for label in labels.tolist()]
+    told = [[float(c == label) for c in range(classes)] for label in labels.tolist()]
     u = potentials(x, w)
     potential = [[value for row in u[n * positions : (n + 1) * positions] for value in row] for n in range(count)]
     z, spread = [], []

@@ -302,6 +302,16 @@ def test_a_hyperparameter_that_cannot_be_is_refused_by_the_recipes_file(lab, cal
     assert stored(lab.root / "runs") == []
 
 
+def test_a_rule_that_reckons_with_other_classes_than_the_data_have_is_refused(lab, call):
+    path = Path(lab.rule("mine", "grad: return -grad", "    classes: int = 100\n"))
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", path)
+    assert code == 2
+    assert "rule 'mine' reckons with classes = 100, and digits has 10. Write hyperparameters: {classes: 10}" in err
+    path.with_suffix(".yaml").write_text("recipes: {tiny: {provenance: default, hyperparameters: {classes: 10}}}\n")
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", path)
+    assert code == 0, err
+
+
 def test_a_rule_that_fails_before_it_learns_is_one_line(lab, call):
     path = lab.rule("mine", "grad: return -grad", "    def init(self, weight):\n        return {'a': nothing}\n")
     code, _, err = call("run", "-p", lab.protocol_file(), "-r", path)

@@ -85,6 +85,7 @@ CASES: list[tuple[str, dict[str, Any]]] = [
     ("local_sim", {"classes": 3}),
     ("ib", {}),
     ("ib", {"balance": 10.0, "width_input": 1.5, "width_label": 0.5, "width_layer": 0.7}),
+    ("ib", {"classes": 40, "width_label": 0.2}),
 ]
 
 LAYERWISE = [name for name in registry.rule_names() if registry.rule(name).shape != "step"]

@@ -23,7 +23,6 @@ WAITING = {
     "local_errors": "as ghl_shuffled",
     "node_perturbation": "as ghl_shuffled",
     "forward_gradient": "as ghl_shuffled",
-    "ib": "how many classes there are is read from the labels",
 }
 """Rules that wait, and what for."""
 

@@ -2,8 +2,9 @@
 
     h_0 = input,   u_l = w_l prepare_l(h_{l−1}),   y_l = fire_l(u_l),   h_l = reduce_l(y_l),   logits = head(h_L)
 
-`prepare` is what stands before the map (a normalisation, or nothing), `fire` the elementwise nonlinearity behind it,
-`reduce` what follows (pooling, flattening, or nothing).
+`prepare` is what stands before the map (a normalisation and what flattens, or nothing), `fire` the nonlinearity behind
+it with the normalisation that stands between the two, if one does, `reduce` what follows (pooling, flattening, dropout,
+or nothing).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from hebbbench.errors import RuleError
 
 LINEAR = (nn.Linear, nn.Conv2d)
 NORMALISING = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-RESHAPING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, *NORMALISING)
+REDUCING = (nn.MaxPool2d, nn.AvgPool2d, nn.AdaptiveAvgPool2d, nn.Flatten, nn.modules.dropout._DropoutNd)
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,11 @@ class Block:
     map: nn.Module
     fire: nn.Sequential
     reduce: nn.Sequential
+
+    @property
+    def nonlinearity(self) -> nn.Sequential:
+        """`fire` without a normalisation."""
+        return nn.Sequential(*(module for module in self.fire if not isinstance(module, NORMALISING)))
 
     def potential(self, h: Tensor) -> Tensor:
         """u_l, the linear map's output."""
@@ -59,8 +65,8 @@ class Chain:
         if not isinstance(body, nn.Sequential):
             raise RuleError(
                 f"a rule of the shape `step` needs a chain of layers (an nn.Sequential body); "
-                f"{type(model).__name__} has a {type(body).__name__}. Choose a protocol with an MLP, DeepHebb or "
-                "FastHebb."
+                f"{type(model).__name__} has a {type(body).__name__}. Choose a protocol with an MLP, DeepHebb, "
+                "FastHebb or VGG."
             )
         self.blocks = _blocks(body)
         self.head: nn.Module = model.head  # type: ignore[assignment]
@@ -86,7 +92,17 @@ class Chain:
 
         Returns:
             ∂objective/∂ε at ε = 0 for weights w_l + ε direction_l, a scalar, by forward-mode differentiation; and h_L.
+
+        Raises:
+            RuleError: an activation is raised to a power below 1, whose slope at 0 is infinite.
         """
+        for block in self.blocks:
+            for module in block.fire:
+                if getattr(module, "power", 1) < 1:
+                    raise RuleError(
+                        f"'{block.name}' raises its activation to a power of {module.power}, which has no slope at 0 "
+                        "to go along. Choose powers of 1 or more, or activation: relu."
+                    )
         with forward_ad.dual_level():
             h = x
             for block, direction in zip(self.blocks, directions, strict=True):
@@ -107,23 +123,39 @@ def _dual(value: Tensor, tangent: Tensor) -> Tensor:
 def _blocks(body: nn.Sequential) -> list[Block]:
     """Cut before every linear map, or before the normalisation that stands in front of it."""
     parts: list[tuple[str, list[nn.Module], nn.Module, list[nn.Module]]] = []
-    waiting: list[nn.Module] = []
+    behind: list[nn.Module] = []
     for name, module in body.named_children():
         if isinstance(module, LINEAR):
-            parts.append((name, waiting, module, []))
-            waiting = []
+            prepare = behind[_last_norms(behind) if parts else 0 :]
+            if parts:
+                parts[-1][3].extend(behind[: len(behind) - len(prepare)])
+            if isinstance(module, nn.Linear):  # so a rule may leave out what stands before a map, flattening with it
+                module.register_forward_pre_hook(lambda _, inputs: (inputs[0].flatten(1),))
+            parts.append((name, prepare, module, []))
+            behind = []
         elif any(isinstance(inner, LINEAR) for inner in module.modules()):
             raise RuleError(f"a rule of the shape `step` needs a chain of layers; '{name}' holds linear maps inside.")
-        elif not parts or waiting or isinstance(module, NORMALISING):
-            waiting.append(module)
         else:
-            parts[-1][3].append(module)
+            behind.append(module)
     if not parts:
         raise RuleError("a rule of the shape `step` needs at least one linear map in the body.")
-    parts[-1][3].extend(waiting)
+    parts[-1][3].extend(behind)
     return [_block(*part) for part in parts]
 
 
+def _last_norms(modules: list[nn.Module]) -> int:
+    """Where the normalisations begin that no nonlinearity follows; the number of modules if there are none."""
+    start = len(modules)
+    while start and isinstance(modules[start - 1], (*NORMALISING, *REDUCING)):
+        start -= 1
+    return next((i for i in range(start, len(modules)) if isinstance(modules[i], NORMALISING)), len(modules))
+
+
 def _block(name: str, before: list[nn.Module], linear: nn.Module, after: list[nn.Module]) -> Block:
-    cut = next((i for i, module in enumerate(after) if isinstance(module, RESHAPING)), len(after))
-    return Block(name, nn.Sequential(*before), linear, nn.Sequential(*after[:cut]), nn.Sequential(*after[cut:]))
+    """Cut what is behind a map. A power of a maximum is the maximum of powers: DeepHebb's is of the nonlinearity."""
+    last = _last_norms(after)
+    cut = next((i for i, module in enumerate(after) if isinstance(module, REDUCING) or i >= last), len(after))
+    fire, reduce = after[:cut], after[cut:]
+    powers = [module for module in reduce if type(module).__name__ == "Power"]
+    fire, reduce = fire + powers, [module for module in reduce if module not in powers]
+    return Block(name, nn.Sequential(*before), linear, nn.Sequential(*fire), nn.Sequential(*reduce))

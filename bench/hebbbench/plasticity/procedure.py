@@ -57,7 +57,7 @@ class Procedure:
             RuleError: the rule returned something else than a scalar that depends on the weights.
         """
         signals: dict[str, Any] = {"network": self.network, "input": x, "labels": labels, "state": self.state}
-        with torch.enable_grad(), self._first_calls() as answers:
+        with torch.enable_grad(), self._first_calls() as answers, self._one_mask():
             objective = self.rule.step(**{name: signals[name] for name in self.rule.signals})
             if not isinstance(objective, Tensor) or objective.dim() or not objective.requires_grad:
                 raise RuleError(
@@ -70,6 +70,25 @@ class Procedure:
     def features(self, x: Tensor) -> Tensor:
         """What the read-out and the probe see, (N, …)."""
         return self.rule.infer(self.network, x).detach()
+
+    @contextmanager
+    def _one_mask(self) -> Iterator[None]:
+        """What dropout leaves out, it leaves out in every pass of a step: passes are compared with each other."""
+        masks: dict[nn.Module, Tensor] = {}
+
+        def drop(dropout: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
+            (x,) = inputs
+            if dropout not in masks or masks[dropout].shape != x.shape:
+                masks[dropout] = dropout.forward(x.new_ones(x.shape))
+            return x * masks[dropout]
+
+        dropouts = [module for module in self.model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
+        handles = [module.register_forward_hook(drop) for module in dropouts if module.training and module.p]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
 
     @contextmanager
     def _first_calls(self) -> Iterator[list[Tensor]]:

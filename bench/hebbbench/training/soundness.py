@@ -8,7 +8,7 @@ import torch
 
 from hebbbench import registry
 from hebbbench.cell import Cell
-from hebbbench.data import dataset_spec
+from hebbbench.data import DatasetSpec, dataset_spec
 from hebbbench.errors import HebbBenchError, ProtocolError, RuleError, one_line, place_in
 from hebbbench.plasticity.layer import PlasticLayer
 from hebbbench.protocol import ALIGNMENT
@@ -35,7 +35,7 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
             cell.work.architecture.name, cell.recipe.architecture, spec.name, cell.recipe.training.batch_size
         )
     where = given or registry.recipe_place(cell.rule, cell.protocol.name)
-    lists = _check_hyperparameters(cell, where)
+    lists = _check_hyperparameters(cell, where, spec)
     try:
         learner = Learner(cell, spec.shape, spec.classes, torch.device("cpu"))
     except RuleError as error:
@@ -54,8 +54,8 @@ def check_cell(cell: Cell, given: str | None = None) -> None:
         )
 
 
-def _check_hyperparameters(cell: Cell, where: str) -> bool:
-    """Refuse, by the file they stand in, hyper-parameters that the rule does not take.
+def _check_hyperparameters(cell: Cell, where: str, spec: DatasetSpec) -> bool:
+    """Refuse, by the file they stand in, hyper-parameters the rule does not take, and classes the data do not have.
 
     Returns:
         Whether one is a list, with a value for each plastic layer, whose number only a network can tell.
@@ -67,7 +67,13 @@ def _check_hyperparameters(cell: Cell, where: str) -> bool:
             name: value[min(layer, len(value) - 1)] if isinstance(value, list) and value else value
             for name, value in given.items()
         }
-        kind.create(here, where)
+        classes = getattr(kind.create(here, where), "classes", spec.classes)
+        if classes != spec.classes:
+            raise RuleError(
+                f"{where}: rule '{cell.rule_name}' reckons with classes = {classes}, and {spec.name} has "
+                f"{spec.classes}. Write hyperparameters: {{classes: {spec.classes}}} in its recipe for "
+                f"'{cell.protocol.name}'."
+            )
     return bool(lists)
 
 
