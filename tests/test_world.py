@@ -64,7 +64,7 @@ def tensors(trained: Learner) -> list[torch.Tensor]:
 def test_two_processes_with_their_own_rows_are_one(lab, base, rule):
     """Batch norm forward and backward, its running statistics, dropout, feedback drawn anew, shares of 3 and 4."""
     changes = {"architecture.options.dropout": 0.5} if base == "digits-deephebb" else {}
-    assert gap(lab.cell(rule, lab.protocol(base, changes))) < 1e-12
+    assert gap(lab.cell(rule, lab.protocol(base, changes))) < 1e-11
 
 
 @pytest.mark.parametrize(
