@@ -215,8 +215,113 @@ def test_a_failure_does_not_cost_the_result_of_the_same_cell(lab, call, monkeypa
     monkeypatch.setattr(course.Course, "_measure", fail)
     code, out, _ = call(*arguments, "--force")
     assert code == 1
-    assert "the earlier result of this very cell stays" in out
+    assert "the earlier result stays" in out
     assert path.read_bytes() == before
+
+
+def test_a_slip_in_a_rule_does_not_cost_the_result_it_had(lab, call):
+    path = Path(lab.rule("mine", "grad: return -grad"))
+    arguments = ("run", "-p", lab.protocol_file(), "-r", path)
+    assert call(*arguments)[0] == 0
+    (result,) = (lab.root / "runs").rglob("*.json")
+    before = result.read_bytes()
+    path.write_text(path.read_text().replace("-grad", "-grda"))
+    code, out, _ = call(*arguments)
+    assert (code, result.read_bytes()) == (1, before)
+    assert "the earlier result stays" in out
+
+
+def test_weights_beside_a_result_are_those_of_its_cell(lab, call):
+    path = Path(lab.rule("mine", "grad: return -grad"))
+
+    def run_at(rate, *more):
+        recipe = f"{{provenance: default, optimizer: {{name: sgd, lr: {rate}}}}}"
+        path.with_suffix(".yaml").write_text(f"recipes: {{tiny: {recipe}}}\n")
+        assert call("run", "-p", lab.protocol_file(), "-r", path, *more)[0] == 0
+        return {file.suffix: file.read_bytes() for file in (lab.root / "runs").rglob("seed-0.*")}
+
+    first = run_at(0.1, "--save-weights")
+    assert run_at(0.1) == first
+    assert run_at(0.2).keys() == {".json"}
+    second = run_at(0.2, "--save-weights")
+    assert second.keys() == first.keys()
+    assert second[".safetensors"] != first[".safetensors"]
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ('feedback: str = "random"', "'feedback' is no hyper-parameter .* ClassVar = \"random\""),
+        ("copy: float = 1.0", "'copy' is no hyper-parameter but a part of every rule"),
+        ("tau: 'Foo' = 1.0", "a hyper-parameter has a type that Python does not know: .*Foo"),
+        ("tau: float = 'a'", r"the defaults in the rule's own file \(.*mine.py\): Mine.tau = 'a'"),
+        ("tau: float", "rule Mine has no value for its hyper-parameter 'tau'"),
+    ],
+)
+def test_a_hyperparameter_of_a_rules_file_that_cannot_be_is_refused(lab, call, field, message):
+    path = lab.rule("mine", "grad: return -grad", f"    {field}")
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", path)
+    assert code == 2
+    assert re.search(message, err), err
+    assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("grad: self.last = grad; return -grad", r"sets self\.last\. .* belongs in `state`"),
+        ("grad: return -grad.double()", r"delta returned torch\.float64, and the weight is torch\.float32"),
+        ("weight: return weight.tolist()", r"delta returned \[\[\.\.\.\], .{0,80}; it must return"),
+    ],
+)
+def test_what_a_rule_must_not_do_is_told_in_its_own_terms(lab, call, body, message):
+    code, out, err = call("run", "-p", lab.protocol_file(), "-r", lab.rule("mine", body))
+    assert code in (1, 2)
+    assert re.search(message, out + err), out + err
+
+
+def test_all_rules_leave_room_for_one_more_and_one_file_is_one_rule(lab, call):
+    mine, every = lab.rule("mine", "grad: return -grad"), lab.protocol_file("digits-mlp", {"rules": ["bp", "random"]})
+    _, out, _ = call("run", "-p", every, "-r", "all", "-r", mine, "-r", f"{lab.root}/./mine.py", "--dry-run")
+    assert [name for name in ("bp", "random", "mine") if re.search(rf"\b{name}\b", out)] == ["bp", "random", "mine"]
+    assert out.count("mine") == 1
+    code, _, err = call("run", "-p", every, "-r", "all", "-r", "nope", "--dry-run")
+    assert code == 2
+    assert "no rule 'nope'" in err
+
+
+def test_a_range_of_seeds_has_an_end(lab, call):
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "--seed", "0-999999999")
+    assert code == 2
+    assert "names 1000000000 seeds. Ask for 10000 at most" in err
+
+
+def test_a_rule_that_only_some_points_are_for_must_exist(lab, call):
+    axes = {"rate": {"path": "training.optimizer.lr", "values": [0.1, 0.2], "rules": ["bpp"]}}
+    code, _, err = call("run", "-p", lab.protocol_file("digits-mlp", {"axes": axes}), "-r", "bp", "--dry-run")
+    assert code == 2
+    assert "axes.rate.rules: there is no rule 'bpp'. Did you mean 'bp'?" in err
+
+
+def test_a_network_whose_every_parameter_is_plastic_trains(lab, call):
+    whole = {"plastic": ["*"], "architecture.options": {"widths": [4], "norm": "none", "biases": "none"}}
+    code, out, err = call("run", "-p", lab.protocol_file("digits-mlp", whole), "-r", "bp")
+    assert code == 0, out + err
+
+
+def test_a_check_of_a_rule_that_ends_python_says_so(lab, call):
+    code, out, err = call("check", lab.rule("mine", "grad: import sys; sys.exit(3)"))
+    assert code == 1
+    assert re.search(r"SystemExit: 3|calls sys\.exit\(3\)", out + err), out + err
+
+
+def test_two_files_are_compared_where_there_is_no_folder_of_results(lab, call, monkeypatch):
+    for rule in ("bp", "random"):
+        call("run", "-p", lab.protocol_file(), "-r", rule)
+    ours, theirs = sorted((lab.root / "runs").rglob("*.json"))
+    code, out, err = call("compare", ours, theirs, "-p", lab.protocol_file())
+    assert (code, err) == (0, ""), err
+    assert "bp" in out
 
 
 @pytest.mark.parametrize("device", ["meta", "mps", "xla"])
@@ -853,3 +958,17 @@ def test_progress_reaches_the_end_of_every_phase(lab: Lab):
     lab.run(lab.cell("bp"), Count())
     assert set(totals) >= {"training", "extracting features", "linear probe", "test"}
     assert set(totals.values()) == {0}
+
+
+def test_a_folder_of_results_may_begin_at_home(lab, call, monkeypatch):
+    monkeypatch.setenv("HOME", str(lab.root / "home"))
+    assert call("run", "-p", lab.protocol_file(), "-r", "random", "--results", "~/own")[0] == 0
+    assert stored(lab.root / "home" / "own") == ["tiny/random/seed-0.json"]
+
+
+def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(lab, call, trained):
+    (lab.root / "runs" / "tiny").mkdir(parents=True)
+    (lab.root / "runs" / "tiny" / "bp").write_text("")
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp")
+    assert (code, trained) == (2, [])
+    assert "tiny/bp cannot be written" in err

@@ -575,6 +575,9 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path):
     path.write_bytes(b"nothing")
     with pytest.raises(ResultError, match="--save-weights"):
         tensors.load(path)
+    tensors.save(path, {}, "made", {})
+    with pytest.raises(ResultError, match="holds no weights"):
+        tensors.load(path)
     tensors.save(path, {"fc1/last": torch.ones(2, 6)}, "made", {"fc1": (1, 3, 2)})
     with pytest.raises(ResultError, match="1 or 3 channels"):
         tensors.load(path).images("fc1", tensors.load(path).rows("fc1", "last"))

@@ -128,7 +128,9 @@ def asked_for(protocol: str | None, rules: Sequence[str], seeds: list[str], axes
         lacking = "--protocol" if protocol is None else "--rule"
         raise ProtocolError(f"{lacking} is missing. Name a protocol and a rule, or let --missing choose.")
     found = registry.protocol(protocol)
-    named = found.rules or registry.rule_names() if "all" in rules else list(dict.fromkeys(rules))
+    every = found.rules or registry.rule_names()
+    asked = [name for rule in rules for name in (every if rule == "all" else [rule])]
+    named = list({registry.rule_path(name).resolve(): name for name in reversed(asked)}.values())[::-1]
     _check_names(named)
     planned = cells(found, named, parse_seeds(seeds, found), parse_axes(axes, found))
     if not planned:

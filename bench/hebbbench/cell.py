@@ -122,6 +122,10 @@ def cells(
     return [Cell(protocol, point, rule, chosen, seed) for seed in seeds for point, rule, chosen in resolved]
 
 
+MANY = 10_000
+"""Seeds of one range: more is a slip of the hand."""
+
+
 def parse_seeds(texts: list[str], protocol: Protocol) -> list[int]:
     """Seeds from the command line: numbers, ranges such as 0-4, or `all` of the protocol's.
 
@@ -136,6 +140,8 @@ def parse_seeds(texts: list[str], protocol: Protocol) -> list[int]:
             first, last = int(match[1]), int(match[2])
             if first > last:
                 raise ProtocolError(f"seed range '{text}' runs backwards; write {last}-{first}.")
+            if last - first >= MANY:
+                raise ProtocolError(f"seed range '{text}' names {last - first + 1} seeds. Ask for {MANY} at most.")
             seeds += range(first, last + 1)
         elif text.isdecimal():
             seeds.append(int(text))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 import time
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Literal
 
 import typer
@@ -40,6 +42,12 @@ def main() -> None:
     # Threads that wait by spinning make a step 30 times slower when another process holds one of two cores.
     # The OpenMP runtime reads this when torch is imported, so it is set before.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever called
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")  # a terminal that lacks a character shows a question mark
     try:
         app()
     except HebbBenchError as error:
@@ -155,8 +163,10 @@ def tune(
         out.close()
     for edge in at_the_edge(space, trials):
         print(f"  {edge}")
-    print(f"\nFor {registry.rule_path(rule).with_suffix('.yaml').name}, under recipes:\n")
-    print(as_yaml(found, recipe), end="")
+    path = registry.rule_path(rule).with_suffix(".yaml")
+    there = path.exists()
+    print(f"\nFor {path.name}, under recipes:\n" if there else f"\nFor {path.name}, to be made:\n\nrecipes:")
+    print(indent(as_yaml(found, recipe), "  "), end="")
 
 
 @app.command()
@@ -314,9 +324,7 @@ def compare(
     Of a rule the results under --results that count are taken, of a file or folder all results in it.
     """
     from hebbbench.board.compare import compare_page
-    from hebbbench.record.store import check_exists
 
-    check_exists(results)
     print(compare_page(first, second, results, protocol or []))
 
 

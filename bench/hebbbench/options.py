@@ -17,7 +17,9 @@ OnlyProtocols = Annotated[
 ]
 Rule = Annotated[str, typer.Option("--rule", "-r", help="Name, or path of a .py file.")]
 Axis = Annotated[Texts, typer.Option("--axis", help="name=value; an axis not named takes all. Repeatable.")]
-Results = Annotated[Path, typer.Option(envvar="HEBBBENCH_RESULTS", help="Folder of results.")]
+Results = Annotated[
+    Path, typer.Option(envvar="HEBBBENCH_RESULTS", help="Folder of results.", callback=lambda path: path.expanduser())
+]
 DataRoot = Annotated[
     Path | None, typer.Option(envvar="HEBBBENCH_DATA", help="Folder with datasets: parquet or torchvision layout.")
 ]

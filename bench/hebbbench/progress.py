@@ -115,13 +115,13 @@ class Live:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._bars = Progress(
-            TextColumn("  {task.description}"),
+            TextColumn("  {task.description}", markup=False),
             BarColumn(bar_width=28),
             MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[note]}", style="cyan"),
+            TextColumn("{task.fields[note]}", style="cyan", markup=False),
             console=console,
             refresh_per_second=5,
         )
@@ -139,7 +139,7 @@ class Live:
                 self._bars.update(self._task, advance=steps)
 
     def say(self, text: str) -> None:
-        self._bars.console.print(text, highlight=False)
+        self._bars.console.print(text, highlight=False, markup=False)
 
     def end(self) -> None:
         self._task = None

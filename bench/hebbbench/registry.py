@@ -14,6 +14,7 @@ import importlib
 import importlib.util
 import re
 import sys
+import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -105,7 +106,8 @@ def protocol(name: str) -> Protocol:
                 f"the name '{found.name}' of {name} belongs to {known[found.name][1]}, and the results of both would "
                 "lie in one place. Rename the file and the protocol."
             )
-        for key, names in (("rules", found.rules), ("controls", found.controls)):
+        varied = [(f"axes.{axis}.rules", values.rules) for axis, values in found.axes.items()]
+        for key, names in (("rules", found.rules), ("controls", found.controls), *varied):
             for rule in names:
                 if rule not in _files("rules"):
                     raise ProtocolError(
@@ -206,7 +208,9 @@ def _import(kind: str, path: Path, failure: type[HebbBenchError]) -> ModuleType:
         module = importlib.util.module_from_spec(spec)
         sys.modules[module_name] = module
         try:
-            spec.loader.exec_module(module)
+            with warnings.catch_warnings():  # a field with the name of a rule's part is refused in words of our own
+                warnings.filterwarnings("ignore", message="Field name .* shadows an attribute")
+                spec.loader.exec_module(module)
         except BaseException:
             del sys.modules[module_name]
             raise

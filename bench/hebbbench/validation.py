@@ -115,7 +115,7 @@ def _text(path: Path) -> str:
 def _mapping(path: Path, text: str) -> dict[str, Any]:
     try:
         loaded = yaml.load(text, Loader=_UniqueKeyLoader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, RecursionError) as error:
         raise _not_yaml(path, error) from error
     if not isinstance(loaded, dict):
         raise ProtocolError(f"{path} must hold a mapping of keys to values, not {type(loaded).__name__}.")

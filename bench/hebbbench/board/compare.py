@@ -19,6 +19,7 @@ from hebbbench.errors import HebbBenchError, ResultError
 from hebbbench.plan import Sources
 from hebbbench.protocol import HEADLINES
 from hebbbench.record.schema import Result
+from hebbbench.record.store import check_exists
 from hebbbench.report import point, table
 
 
@@ -39,6 +40,7 @@ def compare_page(first: str, second: str, results: Path, protocols: Sequence[str
 
     @cache
     def sources() -> Sources:
+        check_exists(results)
         return read(results, protocols)
 
     ours, theirs = (find_side(given, letter, results, sources) for given, letter in ((first, "A"), (second, "B")))

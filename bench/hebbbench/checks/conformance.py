@@ -139,7 +139,7 @@ def _judged(name: str, run: Check, subject: Subject, declared: dict[str, str]) -
         failure = str(finding)
     except HebbBenchError as error:
         failure = str(error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         failure = f"{type(error).__name__}: {one_line(error)}{place_in(error, subject.path)}"
     if name in declared:
         if failure is None:

@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 from hebbbench import registry
-from hebbbench.errors import RuleError
+from hebbbench.errors import HebbBenchError, RuleError
+from hebbbench.files import write_atomic
 
 RULE = '''"""{title}: each unit moves towards the inputs it responds to, as far as it wins them.
 
@@ -106,11 +107,13 @@ def new_rule(name: str, folder: Path) -> list[Path]:
     for path in files:
         if path.exists():
             raise RuleError(f"{path} exists and is left as it is. Remove it, or choose another name or --folder.")
+    written: list[Path] = []
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for path, text in files.items():
-            with path.open("x", encoding="utf-8") as stream:
-                stream.write(text)
-    except OSError as error:
-        raise RuleError(f"{error.filename} cannot be written: {error.strerror}.") from error
+            write_atomic(path, text.encode(), "--folder")
+            written.append(path)
+    except HebbBenchError:
+        for path in written:
+            path.unlink(missing_ok=True)
+        raise
     return list(files)

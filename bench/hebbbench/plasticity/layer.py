@@ -7,6 +7,7 @@ takes the step.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any
 
 import torch
@@ -22,6 +23,9 @@ from hebbbench.plasticity.pieces import Rows, potential
 from hebbbench.plasticity.rule import Rule, state_of
 from hebbbench.plasticity.signals import Pre, check_layer, post_rows, pre_of, weight_like, weight_rows
 from hebbbench.world import ALONE, World, shown_shares
+
+BRIEF = reprlib.Repr()
+BRIEF.maxlevel = 1
 
 DIRECTION = "the direction of change"
 OUT_OF_MEMORY = (MemoryError, torch.OutOfMemoryError)
@@ -207,11 +211,16 @@ class PlasticLayer:
         return self._like_weight("constrain", self.rule.constrain(self.weight), "the weight as it is to be")
 
     def _like_weight(self, method: str, value: Any, what: str) -> Tensor:
-        """What a method of the rule returned, if it has the shape of the weight's rows."""
-        expected = self.weight.shape
+        """What a method of the rule returned, if it has the shape of the weight's rows, and their precision."""
+        expected, precision = self.weight.shape, self.weight.dtype
         if isinstance(value, Tensor) and value.shape == expected:
-            return value
-        found = f"has shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"returned {value!r}"
+            if value.dtype == precision:
+                return value
+            raise RuleError(
+                f"rule {self.title} at layer '{self.name}': {method} returned {value.dtype}, and the weight is "
+                f"{precision}. Write .to(weight.dtype) behind what it returns."
+            )
+        found = f"has shape {tuple(value.shape)}" if isinstance(value, Tensor) else f"returned {BRIEF.repr(value)}"
         raise RuleError(
             f"rule {self.title} at layer '{self.name}': {method} {found}; it must return {what}, a tensor of the shape "
             f"of the weight's rows, {tuple(expected)} (out, in)."

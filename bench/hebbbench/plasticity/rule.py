@@ -14,10 +14,10 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args
 
 import torch
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, PydanticUserError, ValidationError
 from torch import Tensor
 
-from hebbbench.errors import RuleError, suggestion
+from hebbbench.errors import RuleError, one_line, suggestion
 from hebbbench.plasticity.feedback import Path
 from hebbbench.plasticity.signals import Pre
 from hebbbench.validation import complaint
@@ -80,6 +80,13 @@ class Rule(BaseModel):
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
+        for name in cls.model_fields:
+            if hasattr(Rule, name):
+                value = f'"{cls.model_fields[name].default}"' if name == "feedback" else "…"
+                raise RuleError(
+                    f"rule {cls.__name__}: '{name}' is no hyper-parameter but a part of every rule. Write "
+                    f"{name}: ClassVar = {value} if you mean that, or give the hyper-parameter another name."
+                )
         written: list[Shape] = [
             shape for shape in get_args(Shape) if getattr(cls, shape, None) not in (None, _delta_of_loss)
         ]
@@ -107,6 +114,12 @@ class Rule(BaseModel):
                 f"rule {cls.__name__}: there is no feedback path '{cls.feedback}'. "
                 f"{suggestion(cls.feedback, get_args(Path))}"
             )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise RuleError(
+            f"rule {type(self).__name__} sets self.{name}. A rule never changes; what it remembers belongs in `state`: "
+            f'let init(self, weight) return {{"{name}": …}}, ask for `state`, and change that tensor in place.'
+        )
 
     @classmethod
     def equation(cls) -> Callable[..., Tensor]:
@@ -155,8 +168,19 @@ class Rule(BaseModel):
                 )
         try:
             return cls(**hyperparameters)
+        except PydanticUserError as error:
+            raise RuleError(
+                f"rule {cls.__name__}: a hyper-parameter has a type that Python does not know: {one_line(error)}"
+            ) from error
         except ValidationError as error:
             first = error.errors()[0]
+            if first["loc"] and first["loc"][0] not in hyperparameters:
+                where = f"the defaults in the rule's own file ({inspect.getfile(cls)})"
+                if first["type"] == "missing":
+                    raise RuleError(
+                        f"{where}: rule {cls.__name__} has no value for its hyper-parameter '{first['loc'][0]}'. Give "
+                        "it a default there, or a value in the recipe."
+                    ) from error
             name = "".join(f".{part}" for part in first["loc"])
             value = f"{name} = {first['input']!r}" if name else ""
             raise RuleError(f"{where}: {cls.__name__}{value}{complaint(dict(first))}.") from error

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hebbbench.errors import HebbBenchError, ResultError
+from hebbbench.errors import HebbBenchError
+from hebbbench.files import write_atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,15 +94,12 @@ def save(figure: Figure, stem: Path) -> list[Path]:
         stem = stem.with_suffix("")
     written = []
     try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
         for suffix, metadata in ((".png", {"Software": None}), (".svg", {"Date": None})):
             path = stem.with_name(stem.name + suffix)
-            figure.savefig(path, metadata=metadata)
+            picture = io.BytesIO()
+            figure.savefig(picture, format=suffix[1:], metadata=metadata)
+            write_atomic(path, picture.getvalue(), "--output")
             written.append(path)
-    except OSError as error:
-        raise ResultError(
-            f"{stem}.* cannot be written: {error.strerror}. Choose another place with --output."
-        ) from error
     finally:
         pyplot.close(figure)
     return written

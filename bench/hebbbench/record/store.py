@@ -109,7 +109,7 @@ def _load(path: Path) -> tuple[str, Result]:
         plain = json.loads(text, parse_constant=_refuse)
     except OSError as error:
         raise ResultError(f"{path} cannot be read: {error.strerror}.") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ResultError(f"{path} is not valid JSON: {error}. Delete it and run the cell again.") from error
     return text, parse(plain, path)
 

@@ -62,8 +62,10 @@ class Saved:
         return rows.reshape(len(rows), *shape)
 
 
-def save(path: Path, tensors: dict[str, Tensor], title: str, shapes: dict[str, tuple[int, int, int]]) -> None:
-    """Write tensors (out, in) under names LAYER/KIND, whole or not at all.
+def save(
+    path: Path, tensors: dict[str, Tensor], title: str, shapes: dict[str, tuple[int, int, int]], cell: str = ""
+) -> None:
+    """Write tensors (out, in) under names LAYER/KIND, whole or not at all. `cell`: the identity of whose they are.
 
     Raises:
         ResultError: the folder cannot be written or the disk is full.
@@ -75,8 +77,20 @@ def save(path: Path, tensors: dict[str, Tensor], title: str, shapes: dict[str, t
 
     plain = {name: tensor.detach().float().cpu().contiguous().clone() for name, tensor in tensors.items()}
     order = list(dict.fromkeys(name.rpartition("/")[0] for name in tensors))
-    metadata = {"title": title, "layers": canonical_json(order), "shapes": canonical_json(shapes)}
+    metadata = {"title": title, "layers": canonical_json(order), "shapes": canonical_json(shapes), "cell": cell}
     write_atomic(path, to_bytes(plain, metadata))
+
+
+def identity(path: Path) -> str | None:
+    """The identity of the cell whose tensors a file holds; None if it says none, is missing, or is no such file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            found: str | None = (file.metadata() or {}).get("cell")
+    except (OSError, SafetensorError):
+        return None
+    return found
 
 
 def load(path: Path) -> Saved:
@@ -99,4 +113,6 @@ def load(path: Path) -> Saved:
         raise ResultError(
             f"{path} is no file of tensors that a run saved. Make one with: hebbbench run … --save-weights."
         ) from error
+    if not tensors:
+        raise ResultError(f"{path} holds no weights: the run that saved it did not get as far.")
     return Saved(path, metadata.get("title", path.stem), tensors, {name: tuple(s) for name, s in shapes.items()})

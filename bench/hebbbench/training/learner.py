@@ -158,7 +158,8 @@ class Learner:
                 raise ProtocolError(
                     "optimizer.lr is a list, one a plastic layer; give the other parameters' rate as rest.lr."
                 )
-            optimizers.append(optimise.build(spec, self._others, [spec.lr] * len(self._others)))
+            if self._others:
+                optimizers.append(optimise.build(spec, self._others, [spec.lr] * len(self._others)))
         return optimizers
 
     def step(self, x: Tensor, labels: Tensor, number: int, done: float, only: int | None = None) -> Tensor | None:

@@ -58,7 +58,7 @@ def run_cell(
     """Run one cell, or return its result if `results` holds it already.
 
     Args:
-        force: run a finished cell again.
+        force: run a finished cell again, and one that was interrupted from the start, but for under a time limit.
         read_test: open the test split at the end; tuning leaves it closed.
         card: gives the rule's plausibility card, if it has one; asked after the cell has been measured.
         keep: called with the result of a cell that has run, before anything else can stop it from being kept.
@@ -72,7 +72,8 @@ def run_cell(
     """
     world = settings.world
     if results is not None:
-        world.told(partial(store.check_writable, results))
+        place = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+        world.told(partial(store.check_writable, place.parent))
     dataset = load_data(cell, settings, reporter)
     identity = cell.identity(dataset.identity)
     diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
@@ -125,7 +126,7 @@ def _run(
     checkpoint = Checkpoint(
         folder, identity, settings.checkpoint_seconds, early=settings.limit is not None, world=world
     )
-    if force:
+    if force and settings.limit is None:  # under a limit the next attempt goes on, or would never get further
         checkpoint.remove()
     device = prepare_torch(settings.device)
     scratch = resolve_cache(settings.cache) / "scratch"
@@ -142,13 +143,11 @@ def _run(
     try:
         result = result.model_copy(update={"card": card()})
     finally:  # what was trained is kept, whatever becomes of the card
-        if results is not None and world.rank == 0 and _lost(cell, identity, results, result):
-            reporter.say("  the earlier result of this very cell stays, since this attempt failed")
+        if results is not None and world.rank == 0 and _lost(cell, results, result):
+            reporter.say("  the earlier result stays, since this attempt failed")
         elif results is not None and world.rank == 0:
             store.save(result, results)
-            if settings.save_weights:
-                found, shapes = course.tensors()
-                tensors.save(tensors_path(cell, results), found, str(cell), shapes)
+            _keep_weights(course if settings.save_weights else None, identity, tensors_path(cell, results))
         if keep is not None:
             keep(result)
         checkpoint.remove()
@@ -159,14 +158,24 @@ def _run(
     return result
 
 
-def _lost(cell: Cell, identity: str, results: Path, result: schema.Result) -> bool:
-    """Whether keeping a failure would cost a result of the same cell that did not fail."""
-    if result.status != "failed":
+def _lost(cell: Cell, results: Path, result: schema.Result) -> bool:
+    """Whether keeping a failure would cost a result that did not fail, be it of other code or another recipe."""
+    path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+    if result.status != "failed" or not path.exists():
         return False
     try:
-        return finished(cell, identity, results) is not None
+        return store.load_own(path, results).status != "failed"
     except ResultError:
         return False
+
+
+def _keep_weights(course: Course | None, identity: str, path: Path) -> None:
+    """Write a course's weights beside its result; weights of another cell do not stay there."""
+    found, shapes = course.tensors() if course is not None else ({}, {})
+    if course is not None and found:
+        tensors.save(path, found, str(course.cell), shapes, identity)
+    elif tensors.identity(path) != identity:
+        path.unlink(missing_ok=True)
 
 
 def tensors_path(cell: Cell, results: Path) -> Path:
@@ -182,9 +191,9 @@ def finished(
 
     Args:
         diagnostics: whether a result without them counts as unfinished.
-        weights: a file without which it does, too.
+        weights: a file that holds this very cell's weights, without which it does, too.
     """
-    if weights is not None and not weights.exists():
+    if weights is not None and tensors.identity(weights) != identity:
         return None
     path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
     if not path.exists():

@@ -173,6 +173,7 @@ def _with(protocol: Protocol, base: dict[str, Any], choice: dict[str, Any]) -> R
 def as_yaml(protocol: Protocol, recipe: Recipe) -> str:
     """A recipe as it stands in a rule's YAML file, under `recipes`."""
     plain = recipe.model_dump(mode="json", exclude_none=True, exclude_unset=True)
+    plain = {key: value for key, value in plain.items() if value != {}}
     text: str = yaml.safe_dump({protocol.name: plain}, sort_keys=False, default_flow_style=None, width=110)
     return text
 
