@@ -258,6 +258,30 @@ def test_a_cell_that_could_not_be_run_as_a_job_gives_a_status_of_one(lab, monkey
     assert "random" in capsys.readouterr().out
 
 
+def test_whoever_is_terminated_takes_the_jobs_along(lab, monkeypatch):
+    class Endless:
+        job_id = "7"
+        stopped = False
+
+        def cancel(self, check: bool = True) -> None:
+            self.stopped = True
+
+    jobs: list[Endless] = []
+
+    def hand_in(_executor: object, works: list[object]) -> list[Endless]:
+        jobs.extend(Endless() for _ in works)
+        return jobs
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(cluster, "_hand_in", hand_in)
+    monkeypatch.setattr(cluster, "_alive", lambda *_: {"7"})
+    monkeypatch.setattr(cluster, "_answer", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(KeyboardInterrupt):
+        list(run_on("local", [lab.cell("random")], lab.results, settings(lab), At()))
+    assert [job.stopped for job in jobs] == [True]
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
 def test_a_job_saves_its_cell_before_it_goes_back_into_the_queue(lab, monkeypatch):
     put_back = []
 

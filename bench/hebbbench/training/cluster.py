@@ -29,6 +29,7 @@ from hebbbench.errors import DataError, HebbBenchError, RunInterrupted
 from hebbbench.progress import Plain, Reporter
 from hebbbench.record import schema, store
 from hebbbench.training.grid import run_cells
+from hebbbench.training.interrupt import terminated_as_by_ctrl_c
 from hebbbench.training.run import Settings, load_with_progress
 
 Executor = Literal["local", "slurm"]
@@ -152,7 +153,7 @@ def run_on(
     Raises:
         HebbBenchError: submitit or Slurm is not there, or takes no job, an option is malformed, or no cell's data can
             be had.
-        KeyboardInterrupt: Ctrl-C; the jobs have been told to stop, and their checkpoints stand.
+        KeyboardInterrupt: Ctrl-C or SIGTERM; the jobs have been told to stop, and their checkpoints stand.
     """
     cache = resolve_cache(settings.cache).resolve()
     executor = _executor(kind, cache / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}", jobs, seconds, options)
@@ -163,22 +164,23 @@ def run_on(
     reporter.say(f"{len(works)} jobs, at most {jobs} at a time; their words are under {executor.folder}")
     reporter.phase("cells", len(works))
     try:
-        while waiting or running:
-            room = ARRAY if kind == "slurm" else jobs - len(running)  # Slurm's array keeps the rest back by itself
-            part, waiting = waiting[:room], waiting[room:]
-            running += [Running(work, job) for work, job in zip(part, _hand_in(executor, part), strict=True)]
-            alive = _alive(kind, running)
-            for item in list(running):
-                answer = _answer(item, item.job.job_id in alive, executor, reporter)
-                if answer is None:
-                    continue
-                running.remove(item)
-                if isinstance(answer, Refused):
-                    reporter.say(f"  {item.work.cell}: not run: {answer.reason}")
-                else:
-                    yield answer
-                reporter.advance(1, str(item.work.cell))
-            time.sleep(LOOK_SECONDS if running else 0)
+        with terminated_as_by_ctrl_c():
+            while waiting or running:
+                room = ARRAY if kind == "slurm" else jobs - len(running)  # Slurm's array keeps the rest back by itself
+                part, waiting = waiting[:room], waiting[room:]
+                running += [Running(work, job) for work, job in zip(part, _hand_in(executor, part), strict=True)]
+                alive = _alive(kind, running)
+                for item in list(running):
+                    answer = _answer(item, item.job.job_id in alive, executor, reporter)
+                    if answer is None:
+                        continue
+                    running.remove(item)
+                    if isinstance(answer, Refused):
+                        reporter.say(f"  {item.work.cell}: not run: {answer.reason}")
+                    else:
+                        yield answer
+                    reporter.advance(1, str(item.work.cell))
+                time.sleep(LOOK_SECONDS if running else 0)
     finally:
         for item in running:
             item.job.cancel(check=False)
