@@ -94,9 +94,10 @@ def search(
     best = _best(trials)
     if best is None:
         last = (trials[-1].reason or "").removesuffix(".")
-        raise NothingScored(
-            f"no trial of rule '{rule}' could be scored; the last said: {last}. Move the range: smaller rates, say."
+        remedy = (
+            "Move the range: smaller rates, say." if last.startswith("diverged") else f"Try: hebbbench check {rule}"
         )
+        raise NothingScored(f"no trial of rule '{rule}' could be scored; the last said: {last}. {remedy}")
     ledger = Search(
         trials=sum(len(trial_cells) for trial_cells in planned),
         seconds=round(sum(trial.seconds for trial in trials), 1),
