@@ -363,7 +363,7 @@ def test_a_results_folder_that_cannot_be_written_fails_before_training(lab):
 
     (lab.root / "file").write_text("")
     seen = At()
-    with pytest.raises(ResultError, match=r"results folder .*file/below cannot be written: .* --results"):
+    with pytest.raises(ResultError, match=r"results folder .*file/below/digits-mlp/bp cannot be written: .* --results"):
         lab.run(lab.cell("bp"), seen, results=lab.root / "file" / "below")
     assert seen.phases == []
 
