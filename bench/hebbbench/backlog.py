@@ -130,7 +130,10 @@ def asked_for(protocol: str | None, rules: Sequence[str], seeds: list[str], axes
     found = registry.protocol(protocol)
     every = found.rules or registry.rule_names()
     asked = [name for rule in rules for name in (every if rule == "all" else [rule])]
-    named = list({registry.rule_path(name).resolve(): name for name in reversed(asked)}.values())[::-1]
+    by_file: dict[Path, str] = {}
+    for name in asked:
+        by_file.setdefault(registry.rule_path(name).resolve(), name)
+    named = list(by_file.values())
     _check_names(named)
     planned = cells(found, named, parse_seeds(seeds, found), parse_axes(axes, found))
     if not planned:

@@ -83,6 +83,8 @@ def save(
 
 def identity(path: Path) -> str | None:
     """The identity of the cell whose tensors a file holds; None if it says none, is missing, or is no such file."""
+    if not path.exists():
+        return None
     from safetensors import SafetensorError, safe_open
 
     try:

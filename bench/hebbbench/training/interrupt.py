@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
@@ -169,6 +169,17 @@ def _signals() -> list[int]:
 
 
 @contextmanager
+def _answered(numbers: Iterable[int], answer: Callable[[int, FrameType | None], None]) -> Iterator[None]:
+    """Within this context these signals are answered so, and behind it as before. Only the main thread may ask."""
+    previous = {number: signal.signal(number, answer) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def stop_requests(limit: TimeLimit | None = None, world: World = ALONE) -> Iterator[StopRequest]:
     """Within this context the first Ctrl-C, SIGTERM or SIGHUP sets a flag; a second one interrupts at once.
 
@@ -184,12 +195,8 @@ def stop_requests(limit: TimeLimit | None = None, world: World = ALONE) -> Itera
             raise KeyboardInterrupt
         request.signalled = True
 
-    previous = {number: signal.signal(number, on_signal) for number in _signals()}
-    try:
+    with _answered(_signals(), on_signal):
         yield request
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 @contextmanager
@@ -202,9 +209,5 @@ def terminated_as_by_ctrl_c() -> Iterator[None]:
     def on_signal(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    previous = {number: signal.signal(number, on_signal) for number in _signals() if number != signal.SIGINT}
-    try:
+    with _answered([number for number in _signals() if number != signal.SIGINT], on_signal):
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

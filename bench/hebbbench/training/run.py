@@ -72,8 +72,7 @@ def run_cell(
     """
     world = settings.world
     if results is not None:
-        place = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
-        world.told(partial(store.check_writable, place.parent))
+        world.told(partial(store.check_writable, result_place(cell, results).parent))
     dataset = load_data(cell, settings, reporter)
     identity = cell.identity(dataset.identity)
     diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
@@ -160,7 +159,7 @@ def _run(
 
 def _lost(cell: Cell, results: Path, result: schema.Result) -> bool:
     """Whether keeping a failure would cost a result that did not fail, be it of other code or another recipe."""
-    path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+    path = result_place(cell, results)
     if result.status != "failed" or not path.exists():
         return False
     try:
@@ -178,10 +177,14 @@ def _keep_weights(course: Course | None, identity: str, path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def result_place(cell: Cell, results: Path) -> Path:
+    """Where a cell's result lies, if there is one."""
+    return store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+
+
 def tensors_path(cell: Cell, results: Path) -> Path:
     """Where a cell's weights are kept, if they are: beside its result."""
-    path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
-    return path.with_suffix(tensors.SUFFIX)
+    return result_place(cell, results).with_suffix(tensors.SUFFIX)
 
 
 def finished(
@@ -195,7 +198,7 @@ def finished(
     """
     if weights is not None and tensors.identity(weights) != identity:
         return None
-    path = store.result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
+    path = result_place(cell, results)
     if not path.exists():
         return None
     result = store.load_own(path, results)
