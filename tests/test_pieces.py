@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hebbbench import Pre, Rule, decay, hebb, layer_max, losers_flipped, registry, soft_wta
@@ -248,3 +249,18 @@ def test_ghl_writes_out_one_float32_tensor_of_a_layer_s_activity_and_none_that_w
         layer.observe(x, output)
         layer.begin()
     assert (activity.found, term.found) == (activities, terms)
+
+
+@pytest.mark.parametrize("case", LAYERS)
+@pytest.mark.parametrize("rule", ["ghl", "ghl_fa"])
+def test_what_waits_for_the_gradient_keeps_no_activity(rule, case):
+    """The output of every layer would be held until the backward pass comes to it."""
+    module, x, output = case()
+    layer = PlasticLayer("layer", module, registry.rule(rule)())
+    layer.observe(x, output)
+    potential = StorageWeakRef(output.untyped_storage())
+    del output
+    assert not potential.expired()
+    layer.begin()
+    assert layer._begun is not None
+    assert potential.expired()

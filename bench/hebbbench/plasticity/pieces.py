@@ -87,10 +87,12 @@ class Rows:
     def divided(self, product: Tensor, count: int) -> Rows | Tensor:
         """A product (out, in) with these rows over `count`, in their precision."""
 
-        def make(units: slice, done: Done) -> Tensor:
-            return product[units].to(self.dtype, copy=True).div_(count)
+        dtype = self.dtype  # not `self`: the activity behind these rows would be held until the gradient is there
 
-        return Rows(product.shape, self.dtype, product.device, make, waits=True)
+        def make(units: slice, done: Done) -> Tensor:
+            return product[units].to(dtype, copy=True).div_(count)
+
+        return Rows(product.shape, dtype, product.device, make, waits=True)
 
     def scaled(self, factor: Tensor, weight: Tensor) -> Rows | Tensor:
         """Each unit's weights (out, in) times its factor (out,). The weights must not change before it is wanted."""
