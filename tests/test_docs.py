@@ -212,6 +212,13 @@ def test_the_examples_in_the_documents_are_valid():
             RecipeFile.model_validate(plain)
 
 
+def test_every_protocol_has_its_place_among_the_papers_or_ours():
+    named = set(re.findall(r"`([a-z0-9_-]+)`", (ROOT / "docs" / "papers.md").read_text()))
+    protocols = set(registry.protocol_names())
+    assert protocols - named == set()
+    assert named - protocols - set(registry.rule_names()) == set()
+
+
 def test_the_citation_has_the_version_of_the_package():
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
