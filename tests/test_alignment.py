@@ -416,7 +416,7 @@ def test_a_recipe_cannot_choose_the_noise():
         validate(Recipe, {"provenance": "default", "noise": 0.1}, "here")
 
 
-# The random network's signal
+# Signals that know nothing
 
 
 @pytest.mark.parametrize("options", [{}, {"clip_first": False, "scale": 3.0}, {"target": 2.0, "scale": 0.01}])
@@ -437,6 +437,21 @@ def test_random_nn_is_the_equation_of_the_paper(options):
     reduced = np.sign(np.linalg.norm(w) - np.linalg.norm(w - seen))
     expected = np.sign(rule.target - np.linalg.norm(w)) * reduced * cut
     np.testing.assert_allclose(rule.delta(weight=weight, input=x, state=state).numpy(), expected, rtol=1e-9)
+
+
+def test_constant_pushes_each_layer_by_a_matrix_of_its_own_that_never_changes():
+    rule = registry.rule("constant").create({"scale": 2.0}, "here")
+    source = torch.Generator().manual_seed(0)
+    weights = [torch.randn(60, 90, generator=source, dtype=torch.float64) for _ in range(2)]
+    states = [rule.init(weight) for weight in weights]
+    first, second = (rule.delta(state=state).clone() for state in states)
+    for state, push in zip(states, (first, second), strict=True):
+        assert torch.equal(rule.delta(state=state), push)
+        assert push.shape == (60, 90)
+        assert push.dtype == torch.float64
+        assert push.std().item() == pytest.approx(2.0 / math.sqrt(90), rel=0.05)
+        assert abs(push.mean().item()) < 0.01
+    assert abs(torch.corrcoef(torch.stack([first.flatten(), second.flatten()]))[0, 1].item()) < 0.05
 
 
 def test_a_grid_is_summed_up_by_point_not_by_seed(tmp_path):
