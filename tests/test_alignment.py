@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from conftest import At
 from hebbbench import Rule, registry
 from hebbbench.board.alignment import alignment_lines, alignments
 from hebbbench.cell import Cell, cells
@@ -194,6 +195,50 @@ def test_finished_cells_are_not_trained_again(tmp_path, monkeypatch):
     found = list(run_cells(planned, tmp_path, Settings(), Silent()))
     assert [result.seed for result in found[:2]] == [0, 1]
     assert trained == [2]
+
+
+def test_what_an_axis_sets_outside_the_recipe_is_each_networks_own(tmp_path):
+    window = {"path": "alignment.window", "values": [2, 4]}
+    whitened = work(axes={"window": window})
+    both = list(run_cells(cells(whitened, ["bp"], [0], {}), tmp_path / "both", Settings(), Silent()))
+    single = [run_cell(cell, None, Settings(), Silent()) for cell in cells(whitened, ["bp"], [0], {})]
+    found = [[result.metrics["alignment.fc2"].value for result in results] for results in (both, single)]
+    assert found[0] == pytest.approx(found[1], abs=1e-6)
+    assert abs(found[0][0] - found[0][1]) > 1e-4
+
+
+def test_a_rule_that_cannot_be_stacked_trains_one_by_one(tmp_path):
+    """It looks at a number, which differs from network to network."""
+    path = tmp_path / "looks.py"
+    path.write_text(
+        '"""Made by a test."""\nfrom hebbbench import Rule\n\n\nclass Looks(Rule):\n'
+        "    def delta(self, grad):\n        return -grad if grad.mean() > 0 else -grad * 2\n"
+    )
+    planned = [*cells(work(), ["bp"], [0, 1], {}), *cells(work(), [str(path)], [0, 1], {})]
+    said = At()
+    found = list(run_cells(planned, tmp_path / "together", Settings(), said))
+    assert any("2 networks train one by one, not together: RuntimeError: vmap" in line for line in said.said)
+    alone = [run_cell(cell, None, Settings(), Silent()) for cell in planned[2:]]
+    assert [(result.rule.name, result.status) for result in found] == [("bp", "ok")] * 2 + [("looks", "ok")] * 2
+    assert [result.weights for result in found[2:]] == [result.weights for result in alone]
+
+
+def test_weights_of_another_cell_do_not_stay_beside_a_network_trained_with_others(tmp_path):
+    (cell,) = cells(work(), ["bp"], [0], {}, Recipe(provenance="default"))
+    (other,) = cells(work(), ["bp"], [0], {}, Recipe(provenance="default", optimizer={"lr": 0.02}))
+    list(run_cells([cell], tmp_path, Settings(save_weights=True), Silent()))
+    (kept,) = tmp_path.rglob("*.safetensors")
+    list(run_cells([cell], tmp_path, Settings(), Silent(), force=True))
+    assert kept.exists()
+    list(run_cells([other], tmp_path, Settings(), Silent()))
+    assert not kept.exists()
+
+
+def test_a_diverged_network_which_has_no_weights_is_done(tmp_path):
+    (cell,) = cells(work(), ["bp"], [0], {}, Recipe(provenance="default", optimizer={"lr": 1e12}))
+    (first,) = run_cells([cell], tmp_path, Settings(save_weights=True), Silent())
+    assert first.status == "diverged"
+    assert list(run_cells([cell], tmp_path, Settings(save_weights=True), Silent())) == [first]
 
 
 def test_a_network_that_diverges_leaves_the_others_of_its_chunk_alone(tmp_path):

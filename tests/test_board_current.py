@@ -14,6 +14,7 @@ from hebbbench.plan import KnownArchitecture, KnownRule
 from hebbbench.recipe import Recipe
 from hebbbench.record.schema import Result
 from hebbbench.record.store import to_text
+from hebbbench.validation import differences
 
 
 def good() -> Result:
@@ -40,6 +41,12 @@ def only_reason(root: Path, **changes: Any) -> str:
     assert ignored.reason.replace("<", "&lt;") in board
     assert "1 file under results/ left out" in board
     return ignored.reason
+
+
+def test_recipes_differ_where_their_digests_do() -> None:
+    old, new = {"a": {"k": 1, "same": [1]}, "gone": None}, {"a": {"k": 1.0, "same": [1]}, "gone": None, "new": 2}
+    assert differences(old, new) == [("a.k", "1", "1.0"), ("new", "null", "2")]
+    assert differences(old, old) == []
 
 
 def test_a_result_of_today_counts(tmp_path: Path) -> None:

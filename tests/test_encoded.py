@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import torch
 from PIL import Image
 
 from hebbbench import data
-from hebbbench.data.decoding import Decoded, ahead, worker_count
+from hebbbench.data.decoding import Decoded, _leave_signals_to_the_parent, ahead, worker_count
 from hebbbench.data.encoded import EncodedSplit
 from hebbbench.data.spec import DATASETS, DatasetSpec
 from hebbbench.errors import DataError
@@ -236,3 +237,16 @@ def test_a_cell_trains_on_it_and_repeats_its_bits_with_and_without_workers(lab, 
     assert found[0].status == "ok", found[0].reason
     assert found[0].measurement() == found[1].measurement()
     assert found[0].metrics["probe.test.accuracy"].value is not None
+
+
+def test_what_stops_a_whole_job_is_left_to_the_parent_by_its_workers():
+    """Slurm, timeout and a terminal signal every process; a worker that died of it would be a failure of the cell."""
+    stops = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2)
+    before = [signal.getsignal(number) for number in stops]
+    try:
+        _leave_signals_to_the_parent(0)
+        for number in stops:
+            signal.raise_signal(number)
+    finally:
+        for number, handler in zip(stops, before, strict=True):
+            signal.signal(number, handler)

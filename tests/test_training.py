@@ -432,9 +432,17 @@ def test_a_getter_that_fails_leaves_null_and_a_reason_and_touches_no_neighbour(m
 
 def test_a_package_that_is_not_installed_is_null_with_a_reason(monkeypatch):
     monkeypatch.setattr(environment, "PACKAGES", ("torch", "no-such-package"))
+    monkeypatch.setattr(environment, "WHERE_USED", {})
     found = environment.describe("cpu", None)
     assert found.packages == {"torch": environment.metadata.version("torch"), "no-such-package": None}
     assert "no-such-package" in found.unavailable["packages.no-such-package"]
+
+
+def test_a_package_that_makes_networks_or_pixels_is_named_where_it_was_used(monkeypatch):
+    monkeypatch.setattr(environment, "WHERE_USED", {"yaml": "pyyaml", "no_such_module": "torchvision"})
+    found = environment.describe("cpu", None).packages
+    assert found["pyyaml"] == environment.metadata.version("pyyaml")
+    assert "torchvision" not in found
 
 
 def test_a_commit_given_from_outside_leaves_dirty_unknown(monkeypatch):

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Any
 
 from hebbbench import registry
-from hebbbench.errors import ProtocolError
+from hebbbench.errors import HebbBenchError, ProtocolError
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, Resolved, resolve
 from hebbbench.record.schema import NUMERICS_VERSION
@@ -46,6 +46,28 @@ class Cell:
     def network_hash(self) -> str:
         """Fingerprint of the network's code."""
         return registry.architecture_source_hash(self.work.architecture.name)
+
+    def check_code(self) -> None:
+        """See that the code at hand is what the fingerprints are of; to be asked when it has been imported.
+
+        Raises:
+            HebbBenchError: a file was edited behind this cell's planning: its result would bear the hash of other code.
+        """
+        network = self.work.architecture.name
+        for what, path, planned, now in (
+            ("rule", registry.rule_path(self.rule), self.source_hash, registry.rule_source_hash(self.rule)),
+            (
+                "architecture",
+                registry.architecture_path(network),
+                self.network_hash,
+                registry.architecture_source_hash(network),
+            ),
+        ):
+            if planned != now:
+                raise HebbBenchError(
+                    f"{path} was edited after this command began: {self} would be of another {what} than was planned. "
+                    "Nothing of it is kept; give the command again to run it as the file is now."
+                )
 
     @cached_property
     def unlabelled(self) -> str | None:

@@ -19,7 +19,7 @@ from hebbbench.protocol import ALIGNMENT, HEADLINES, SGD
 from hebbbench.record.schema import NUMERICS_VERSION, Result
 from hebbbench.record.store import result_path
 from hebbbench.sections import AxisValue
-from hebbbench.validation import canonical_json
+from hebbbench.validation import differences
 
 PROBE = HEADLINES[0]
 
@@ -59,8 +59,9 @@ def another(old: Result, cell: Cell) -> str | None:
         told = versions if versions[0] != versions[1] else (old.protocol.hash[:12], protocol.hash[:12])
         return f"another version of the protocol: {told[0]} → {told[1]}"
     found = []
-    if changes := _changes(old.recipe.identity(), cell.recipe.identity()):
-        found.append(f"another recipe: {', '.join(changes)}")
+    if changes := differences(old.recipe.identity(), cell.recipe.identity()):
+        shown = ", ".join(f"{where.removeprefix('training.')} {was} → {now}" for where, was, now in changes)
+        found.append(f"another recipe: {shown}")
     if old.rule.source_hash != cell.source_hash:
         found.append(f"another version of the rule: {old.rule.source_hash[:12]} → {cell.source_hash[:12]}")
     network = registry.first_architecture_hash(cell.work.architecture.name)
@@ -69,15 +70,6 @@ def another(old: Result, cell: Cell) -> str | None:
     if old.numerics_version != NUMERICS_VERSION:
         found.append(f"another version of the numerics: {old.numerics_version} → {NUMERICS_VERSION}")
     return "; of ".join(found) or None
-
-
-def _changes(old: object, new: object, where: str = "") -> list[str]:
-    """The values that differ between two recipes, as 'path old → new', by the recipe's own keys."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = ((old.get(key), new.get(key), f"{where}.{key}".lstrip(".")) for key in dict.fromkeys([*old, *new]))
-        return [line for part in parts for line in _changes(*part)]
-    values = f"{canonical_json(old)} → {canonical_json(new)}"
-    return [] if old == new else [f"{where.removeprefix('training.')} {values}"]
 
 
 def summary(results: Sequence[Result], folder: Path, again: str | None = None, protocol: str | None = None) -> str:

@@ -280,6 +280,15 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 
+def differences(old: Any, new: Any, where: str = "") -> list[tuple[str, str, str]]:
+    """Where two JSON values differ, as their digests do: (dotted path, old text, new text), by key."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        parts = ((old.get(key), new.get(key), f"{where}.{key}".lstrip(".")) for key in sorted({*old, *new}))
+        return [change for part in parts for change in differences(*part)]
+    texts = canonical_json(old), canonical_json(new)
+    return [] if texts[0] == texts[1] else [(where, *texts)]
+
+
 def digest(value: Any) -> str:
     """SHA-256 of a JSON value's canonical text."""
     return hashlib.sha256(canonical_json(value).encode()).hexdigest()

@@ -13,7 +13,7 @@ from hebbbench.plan import Ignored, Sifted, Sources, axis_points
 from hebbbench.recipe import resolve
 from hebbbench.record.schema import NUMERICS_VERSION, Result
 from hebbbench.record.store import Stored
-from hebbbench.validation import canonical_json
+from hebbbench.validation import canonical_json, differences
 
 
 def sift(sources: Sources) -> Sifted:
@@ -99,21 +99,10 @@ def _outdated(found: Mapping[str, Result], sources: Sources) -> dict[str, str]:
         expected, used = recipes[key], result.recipe.identity()
         if isinstance(expected, str):
             return f"the rule's recipe no longer fits the protocol: {expected.removesuffix('.')}"
-        return None if used == expected else f"measured with another recipe ({_changes(used, expected)})"
+        changes = "; ".join(f"{at}: {was}, today {now}" for at, was, now in differences(used, expected))
+        return f"measured with another recipe ({changes})" if changes else None
 
     return {path: text for path, result in found.items() if (text := reason(result)) is not None}
-
-
-def _changes(used: object, expected: object, where: str = "") -> str:
-    """The values that differ between two recipes, as 'path: used, today expected'."""
-    if isinstance(used, dict) and isinstance(expected, dict):
-        parts = [
-            _changes(used.get(key), expected.get(key), f"{where}.{key}" if where else key)
-            for key in sorted({*used, *expected})
-            if used.get(key) != expected.get(key)
-        ]
-        return "; ".join(parts)
-    return f"{where}: {canonical_json(used)}, today {canonical_json(expected)}"
 
 
 def _unlike_its_row(found: Mapping[str, Result], sources: Sources) -> dict[str, str]:

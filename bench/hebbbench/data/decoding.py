@@ -98,7 +98,7 @@ class Decoded:
                 batch_size=None,
                 num_workers=min(self.workers, len(orders)),
                 prefetch_factor=AHEAD,
-                worker_init_fn=_leave_interrupts_to_the_parent,
+                worker_init_fn=_leave_signals_to_the_parent,
                 pin_memory=self.device.type == "cuda",
             )
             if self.workers and orders
@@ -184,6 +184,7 @@ def ahead(
         world.end()
 
 
-def _leave_interrupts_to_the_parent(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal; the parent finishes its step and writes a checkpoint first."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_parent(_worker: int) -> None:
+    """What stops a job or a terminal reaches all its processes; the parent writes a checkpoint first, and ends them."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_IGN)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,6 +17,9 @@ import hebbbench
 from hebbbench.record.schema import Environment
 
 PACKAGES = ("torch", "numpy", "scipy", "scikit-learn", "pydantic")
+
+WHERE_USED = {"timm": "timm", "torchvision": "torchvision", "PIL": "pillow"}
+"""Modules that make some networks and decode some images → their packages, named where this process has them loaded."""
 
 
 @dataclass(frozen=True)
@@ -62,12 +66,13 @@ def describe(
         return _attempt(field, getter, unavailable)
 
     on_cuda = device.startswith("cuda")
+    used = (package for module, package in WHERE_USED.items() if module in sys.modules)
     return Environment(
         hebbbench=attempt("hebbbench", lambda: hebbbench.__version__),
         commit=ran.commit,
         dirty=ran.dirty,
         python=attempt("python", platform.python_version),
-        packages={name: attempt(f"packages.{name}", partial(metadata.version, name)) for name in PACKAGES},
+        packages={name: attempt(f"packages.{name}", partial(metadata.version, name)) for name in (*PACKAGES, *used)},
         platform=attempt("platform", lambda: f"{platform.system()} {platform.machine()}"),
         cpu=attempt("cpu", _cpu),
         threads=attempt("threads", torch.get_num_threads),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,11 +48,10 @@ def check_writable(root: Path) -> None:
     Raises:
         ResultError: the folder cannot be created or written, or has under 16 MB left.
     """
-    probe = root / f".writable-{os.getpid()}"
     try:
         root.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
+        with tempfile.NamedTemporaryFile(dir=root, prefix=".writable-"):
+            pass
         status = os.statvfs(root)
     except OSError as error:
         raise ResultError(

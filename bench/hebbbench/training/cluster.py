@@ -26,11 +26,12 @@ from hebbbench.cards import card_of_cell
 from hebbbench.cell import Cell
 from hebbbench.data.places import resolve_cache, resolve_data_root
 from hebbbench.errors import DataError, HebbBenchError, RunInterrupted
-from hebbbench.progress import Plain, Reporter
+from hebbbench.progress import Plain, Reporter, Silent
 from hebbbench.record import schema, store
+from hebbbench.training.again import Again
 from hebbbench.training.grid import run_cells
 from hebbbench.training.interrupt import terminated_as_by_ctrl_c
-from hebbbench.training.run import Settings, load_with_progress
+from hebbbench.training.run import Settings, load_data, load_with_progress
 
 Executor = Literal["local", "slurm"]
 
@@ -64,7 +65,6 @@ class Work:
     cell: Cell
     results: Path
     settings: Settings
-    force: bool
 
     def __call__(self) -> schema.Result | Refused:
         """Run the cell. When a stop is asked for it is checkpointed, and the process ends without an answer."""
@@ -78,7 +78,6 @@ class Work:
                     self.results,
                     self.settings,
                     out,
-                    force=self.force,
                     card=lambda cell: card_of_cell(cell, cache, out.say),
                 )
             )
@@ -94,7 +93,7 @@ class Work:
         """The same work once more, for submitit: the cell goes on from its newest checkpoint."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(replace(self, force=False))
+        return DelayedSubmission(self)
 
 
 def _stop_before_requeue() -> Callable[[], None]:
@@ -158,8 +157,11 @@ def run_on(
     cache = resolve_cache(settings.cache).resolve()
     executor = _executor(kind, cache / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}", jobs, seconds, options)
     settings = replace(settings, cache=cache, data_root=_whole(resolve_data_root(settings.data_root)), limit=None)
-    works = [Work(cell, results.resolve(), settings, force) for cell in _with_data(planned, settings, reporter, skip)]
+    works = [Work(cell, results.resolve(), settings) for cell in _with_data(planned, settings, reporter, skip)]
     store.check_writable(results)
+    if force:
+        own = [load_data(work.cell, settings, Silent()).identity for work in works]
+        Again(cache).ask(work.cell.identity(data) for work, data in zip(works, own, strict=True))
     waiting, running = works, list[Running]()
     reporter.say(f"{len(works)} jobs, at most {jobs} at a time; their words are under {executor.folder}")
     reporter.phase("cells", len(works))
@@ -224,7 +226,7 @@ def _answer(item: Running, alive: bool, executor: Any, reporter: Reporter) -> sc
     reporter.say(
         f"  {item.work.cell}: its job {item.job.job_id} vanished; handed in again, to go on from its checkpoint"
     )
-    (item.job,) = _hand_in(executor, [replace(item.work, force=False)])
+    (item.job,) = _hand_in(executor, [item.work])
     item.attempts, item.gone = item.attempts + 1, 0
     return None
 

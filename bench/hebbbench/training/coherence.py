@@ -34,6 +34,11 @@ def check_work(work: Protocol) -> None:
     _check_augmentation(work, spec, where)
     check_whitening(work, spec)
     _check_scoring(work, spec, where)
+    if work.alignment is not None and work.precision != "float32":
+        raise ProtocolError(
+            f"{where} precision = '{work.precision}' with alignment: cosines of updates are measured in float32. "
+            "Leave precision out, or alignment."
+        )
     if work.data.unlabelled is not None:
         other = dataset_spec(work.data.unlabelled)
         if (other.shape, other.teacher) != (spec.shape, spec.teacher):

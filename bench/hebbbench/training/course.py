@@ -98,6 +98,7 @@ class Course(Apparatus):
         batches = self.batches(self.dataset.train)
         pool = batches if self.dataset.unlabelled is None else self.batches(self.dataset.unlabelled)
         learner = self.learner()
+        self.cell.check_code()
         measured.model = describe_model(learner)
         meter = self.meter(learner, work.alignment) if work.alignment is not None else None
         measured.phase = "training"

@@ -78,7 +78,7 @@ class Ensemble:
         self.updates: Stack = []
         self.traffic: list[tuple[Tensor, Tensor, Tensor]] = []
         self.rooms: dict[int, Room] = {}
-        self.elementwise = [elementwise(self.rules[i], self.weights[k]) for k, i in self.plastic.items()]
+        self.elementwise = [elementwise(self.rules[i], self.weights[k].shape[1:]) for k, i in self.plastic.items()]
         self.descends = [descends(rule) for rule in self.rules]
 
     def _feedback(self, k: int) -> Tensor:

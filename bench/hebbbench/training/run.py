@@ -11,11 +11,12 @@ from pathlib import Path
 from hebbbench.cell import Cell
 from hebbbench.data import Dataset, load
 from hebbbench.data.places import resolve_cache
-from hebbbench.errors import HebbBenchError, ResultError, RunInterrupted
+from hebbbench.errors import CellTaken, HebbBenchError, ResultError, RunInterrupted
 from hebbbench.plasticity.routes import ROUTES
 from hebbbench.progress import Reporter
 from hebbbench.record import schema, store, tensors
 from hebbbench.record.card import Card
+from hebbbench.training.again import Again
 from hebbbench.training.checkpoint import Checkpoint
 from hebbbench.training.claim import Claim
 from hebbbench.training.course import Course
@@ -58,7 +59,8 @@ def run_cell(
     """Run one cell, or return its result if `results` holds it already.
 
     Args:
-        force: run a finished cell again, and one that was interrupted from the start, but for under a time limit.
+        force: run a finished cell again, and one that was interrupted from the start, unless force was used before it
+            was interrupted.
         read_test: open the test split at the end; tuning leaves it closed.
         card: gives the rule's plausibility card, if it has one; asked after the cell has been measured.
         keep: called with the result of a cell that has run, before anything else can stop it from being kept.
@@ -76,11 +78,13 @@ def run_cell(
     dataset = load_data(cell, settings, reporter)
     identity = cell.identity(dataset.identity)
     diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
+    if force:
+        world.told(partial(Again(resolve_cache(settings.cache)).ask, [identity]))
 
-    def done_before() -> schema.Result | None:
-        if results is None or force:
+    def done_before(regardless: bool = False) -> schema.Result | None:
+        if results is None:
             return None
-        done = finished_before(cell, identity, results, settings)
+        done = finished_before(cell, identity, results, settings, regardless)
         if done is not None:
             reporter.say("  done before; --force runs it again")
         return done
@@ -89,21 +93,40 @@ def run_cell(
     if done is not None:
         return done
     claim = Claim(resolve_cache(settings.cache) / "claims", identity)
-    world.told(partial(claim.take, cell))
+    try:
+        world.told(partial(claim.take, cell))
+    except CellTaken:
+        done = done_before(regardless=True)  # whoever has it runs it once more
+        if done is None:
+            raise
+        return done
     try:
         # Another process may have finished it since.
         return done_before() or _run(
-            cell, dataset, identity, results, settings, reporter, force, read_test, diagnostics, card, keep
+            cell, dataset, identity, results, settings, reporter, read_test, diagnostics, card, keep
         )
     finally:
         claim.release()
 
 
-def finished_before(cell: Cell, identity: str, results: Path, settings: Settings) -> schema.Result | None:
-    """The cell's result in `results`, if with these settings it need not run again; the same on every process."""
+def finished_before(
+    cell: Cell, identity: str, results: Path, settings: Settings, regardless: bool = False
+) -> schema.Result | None:
+    """The cell's result in `results`, if with these settings it need not run again; the same on every process.
+
+    Args:
+        regardless: give it also where `--force` asks for the cell once more.
+    """
     diagnostics = settings.diagnostics or cell.work.diagnostics
     weights = tensors_path(cell, results) if settings.save_weights else None
-    return settings.world.told(partial(finished, cell, identity, results, diagnostics, weights))
+    again = Again(resolve_cache(settings.cache))
+
+    def done() -> schema.Result | None:
+        if again.asked(identity) and not regardless:
+            return None
+        return finished(cell, identity, results, diagnostics, weights)
+
+    return settings.world.told(done)
 
 
 def _run(
@@ -113,7 +136,6 @@ def _run(
     results: Path | None,
     settings: Settings,
     reporter: Reporter,
-    force: bool,
     read_test: bool,
     diagnostics: bool,
     card: Callable[[], Card | None],
@@ -125,8 +147,6 @@ def _run(
     checkpoint = Checkpoint(
         folder, identity, settings.checkpoint_seconds, early=settings.limit is not None, world=world
     )
-    if force and settings.limit is None:  # under a limit the next attempt goes on, or would never get further
-        checkpoint.remove()
     device = prepare_torch(settings.device)
     scratch = resolve_cache(settings.cache) / "scratch"
     whole = settings.all_rows is not None and settings.all_rows(cell)
@@ -145,11 +165,14 @@ def _run(
         if results is not None and world.rank == 0 and _lost(cell, results, result):
             reporter.say("  the earlier result stays, since this attempt failed")
         elif results is not None and world.rank == 0:
-            store.save(result, results)
-            _keep_weights(course if settings.save_weights else None, identity, tensors_path(cell, results))
+            save(cell, result, results, course if settings.save_weights else None)
         if keep is not None:
             keep(result)
-        checkpoint.remove()
+        world.told(partial(Again(resolve_cache(settings.cache)).answered, identity))
+        if result.status != "failed":
+            checkpoint.remove()
+        elif checkpoint.path.exists():
+            reporter.say("  its checkpoint stands: the same command goes on from there, --force begins anew")
     if result.status == "failed" and world.size > 1:
         raise HebbBenchError(f"{cell}: {result.reason}")
     if course.stopped and (results is not None or keep is not None):
@@ -168,12 +191,14 @@ def _lost(cell: Cell, results: Path, result: schema.Result) -> bool:
         return False
 
 
-def _keep_weights(course: Course | None, identity: str, path: Path) -> None:
-    """Write a course's weights beside its result; weights of another cell do not stay there."""
+def save(cell: Cell, result: schema.Result, results: Path, course: Course | None = None) -> None:
+    """Write a cell's result in its place, and beside it the weights of `course`; those of another cell do not stay."""
+    store.save(result, results)
+    path = tensors_path(cell, results)
     found, shapes = course.tensors() if course is not None else ({}, {})
-    if course is not None and found:
-        tensors.save(path, found, str(course.cell), shapes, identity)
-    elif tensors.identity(path) != identity:
+    if found:
+        tensors.save(path, found, str(cell), shapes, result.cell)
+    elif tensors.identity(path) != result.cell:
         path.unlink(missing_ok=True)
 
 
@@ -194,14 +219,14 @@ def finished(
 
     Args:
         diagnostics: whether a result without them counts as unfinished.
-        weights: a file that holds this very cell's weights, without which it does, too.
+        weights: a file that holds this very cell's weights, without which it does, too, unless it diverged.
     """
-    if weights is not None and tensors.identity(weights) != identity:
-        return None
     path = result_place(cell, results)
     if not path.exists():
         return None
     result = store.load_own(path, results)
+    if weights is not None and result.status != "diverged" and tensors.identity(weights) != identity:
+        return None
     if diagnostics and not any(name.startswith(schema.DIAGNOSTICS) for name in (*result.metrics, *result.curves)):
         return None
     return result if result.cell == identity and result.status in ("ok", "diverged") else None

@@ -50,11 +50,16 @@ def stackable(learner: Learner, training: Training) -> bool:
     )
 
 
-def elementwise(rule: Rule, weight: Tensor) -> bool:
-    """Whether a rule sees its gradient alone and treats a stack as it treats each gradient in it."""
+def elementwise(rule: Rule, shape: torch.Size) -> bool:
+    """Whether a rule sees its gradient alone and treats a stack as it treats each gradient in it.
+
+    It is tried on gradients of this shape, (out, in), of either sign, of several sizes, and on none at all, so that a
+    rule which asks for the sign of a mean, or for a norm, answers for the stack what it does not for each.
+    """
     if rule.signals != ("grad",):
         return False
-    probe = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    one, other = torch.randn((2, *shape), generator=torch.Generator().manual_seed(0))
+    probe = torch.stack([one, -one, 1e3 * other, 1e-3 * other, torch.zeros_like(one)])
     return torch.equal(rule.delta(probe), torch.stack([rule.delta(part) for part in probe]))
 
 

@@ -84,7 +84,8 @@ def _kind(cell: Cell) -> str:
     for part in ("optimizer", "rest"):
         if training.get(part) is not None:
             training[part] = {key: value for key, value in training[part].items() if key not in OWN}
-    return canonical_json([cell.rule, {**recipe, "training": training}, cell.protocol.hash, cell.work.loss])
+    work = {key: value for key, value in cell.work.identity().items() if key != "training"}  # which the recipe settles
+    return canonical_json([cell.rule, {**recipe, "training": training}, work])
 
 
 class Chunk:
@@ -94,7 +95,7 @@ class Chunk:
         courses: of each network; identities: of its cell.
 
     Raises:
-        HebbBenchError: the protocol measures no alignment.
+        HebbBenchError: the protocol measures no alignment, or code was edited since the cells were planned.
     """
 
     def __init__(self, courses: Sequence[Course], identities: Sequence[str]) -> None:
@@ -109,6 +110,7 @@ class Chunk:
         self.learners = [course.learner() for course in courses]
         self.meters = [course.meter(learner, spec) for course, learner in zip(courses, self.learners, strict=True)]
         for course, learner in zip(courses, self.learners, strict=True):
+            course.cell.check_code()
             course.measured.model = describe_model(learner)
             course.measured.phase = "training"
         self.ensemble = self._together()
