@@ -117,6 +117,12 @@ def test_every_gap_is_in_the_raw_files(full: Sources) -> None:
             assert float(cells[1].split(" ")[0]) == pytest.approx(100 * statistics.mean(differences), abs=0.0051)
 
 
+def test_what_one_sample_is_worth_is_said_where_it_can_be_seen(full: Sources) -> None:
+    said = "frozen features, on 360 test samples, one of which is 0.28 points. Seeds"
+    assert said in board.render(full)
+    assert "test samples. Seeds" in (Path(__file__).parents[1] / "LEADERBOARD.md").read_text()  # 10000 of CIFAR-10
+
+
 def test_every_file_is_in_a_row_or_listed(full: Sources) -> None:
     store_all([make_result(DIGITS, "oja", 0, 0.8, numerics_version=99)], full.root)
     (full.root / "stray.json").write_text("{}")

@@ -80,7 +80,9 @@ def run(
     device: Device = None,
     data_root: DataRoot = None,
     cache: Cache = None,
-    force: Annotated[bool, typer.Option("--force", help="Run cells that are done already once more. Interrupted, it goes on.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Run cells that are done already once more. Interrupted, it goes on.")
+    ] = False,
     diagnostics: Annotated[
         bool, typer.Option("--diagnostics", help="Also record Gini, dead units, ranks, norms and alignments.")
     ] = False,

@@ -20,8 +20,9 @@ Within a table every learning rule does the same work: same data, same network, 
 scoring. Only the rule and its settings (its recipe) differ. Accuracy is on the test split, in percent:
 mean ± standard deviation (number of seeds). `bp` is backpropagation on the same network; `random` is that
 network left untrained and scored the same way, so a rule that does not beat it has learned nothing that
-helps. Rules of one tier cannot be told from the best of it with these seeds. This page is written by
-`hebbbench leaderboard` from the files under {folder} and from nothing else; the name of a rule
+helps. Rules of one tier cannot be told from the best of it with these seeds. Spreads, intervals and tiers are
+over seeds, on one test split: what they tell apart on a small split, other samples may not. This page is
+written by `hebbbench leaderboard` from the files under {folder} and from nothing else; the name of a rule
 leads to the files behind its row."""
 COLUMNS = """\
 - **tier**: tier 1 is the best row and every row not significantly different from it; the best of the rest

@@ -21,6 +21,9 @@ from hebbbench.record.store import result_path
 from hebbbench.sections import Published
 
 RIGHT = frozenset({"tier", "passes", "train s", "read-out s", "memory MiB"})
+VISIBLE = 2_000
+"""Test samples below which one changes an accuracy by a twentieth of a point or more."""
+
 UNTESTED = "\\* Differs from the best row of its tier by the same amount at every seed: no test is possible."
 CONSEQUENCE = {
     BACKPROP: "the gap to it cannot be given",
@@ -37,7 +40,7 @@ def section(protocol: Protocol, tables: Sequence[Table], cells: Sequence[CellSta
         folder: of results, as the page names it.
     """
     lines = [f"## {protocol.name}", "", f"**{plain(protocol.title)}.** {sentence(protocol.description)}", ""]
-    lines += [work(protocol), "", *overview(protocol, tables)]
+    lines += [work(protocol, tables), "", *overview(protocol, tables)]
     measured = [table for table in tables if table.rows]
     for table in measured:
         if table.axes:
@@ -77,15 +80,25 @@ def _markdown(remark: Remark) -> list[str]:
     return [f"**{remark.heading}**{remark.aside}", "", *(f"- {plain(line)}" for line in remark.lines)]
 
 
-def work(protocol: Protocol) -> str:
+def work(protocol: Protocol, tables: Sequence[Table]) -> str:
     """Which work was done, and how it was scored, in Markdown."""
     seeds = ", ".join(str(seed) for seed in sorted(protocol.seeds))
     epochs = text.count(protocol.budget.epochs, "epoch")
     guessing = "" if protocol.chance is None else f" Guessing scores {text.percent(protocol.chance)} %."
     return (
         f"Protocol version {protocol.version}, hash `{protocol.hash[:12]}`. Scored by the test accuracy of "
-        f"{SCORES[protocol.headline][1]}. Seeds {seeds}. At most {epochs}.{guessing}"
+        f"{SCORES[protocol.headline][1]}{_on_samples(tables)}. Seeds {seeds}. At most {epochs}.{guessing}"
     )
+
+
+def _on_samples(tables: Sequence[Table]) -> str:
+    """How many test samples there were, and what one is worth, where that can be seen in the numbers."""
+    results = (result for table in tables for row in table.rows for result in row.results)
+    count = next((result.data.samples.test for result in results), None)
+    if count is None:
+        return ""
+    worth = f", one of which is {text.percent(1 / count)} points" if count < VISIBLE else ""
+    return f", on {count} test samples{worth}"
 
 
 def without_results(tables: Sequence[Table]) -> str:

@@ -81,7 +81,7 @@ def _section(tables: Sequence[Table], board: Board) -> dict[str, Any]:
     protocol = tables[0].protocol
     measured = [table for table in tables if table.rows]
     return {
-        **_head(protocol, work(protocol)),
+        **_head(protocol, work(protocol, tables)),
         "tables": [_table(table, board.folder) for table in measured],
         "empty": without_results(tables) if len(measured) < len(tables) else "",
         "remarks": remarks(protocol, tables) if measured else [],
