@@ -17,7 +17,7 @@ from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, resolve
 from hebbbench.record import store
 from hebbbench.record.card import Card
-from hebbbench.record.schema import Result
+from hebbbench.record.schema import Result, cell_digest
 
 DATA_DIGEST = hashlib.sha256(b"samples").hexdigest()
 SEEDS = [0, 1, 2, 3, 4]
@@ -131,7 +131,6 @@ def make_result(
     if rule not in {"bp", "fa"}:
         del metrics["end_to_end.test.accuracy"]
     plain: dict[str, Any] = {
-        "cell": code(f"{protocol.hash} {rule} {axes} {seed}"),
         "protocol": {"name": protocol.name, "version": protocol.version, "hash": protocol.hash},
         "axes": axes,
         "rule": {
@@ -186,7 +185,25 @@ def make_result(
         "finished": "2026-01-01T00:00:05Z",
         **changes,
     }
-    return Result.model_validate(plain)
+    return of_its_cell(plain)
+
+
+def of_its_cell(plain: dict[str, Any]) -> Result:
+    """The result of plain data, with the digest of the cell that they are of."""
+    result = Result.model_validate({**plain, "cell": "0" * 64})
+    network = result.architecture
+    cell = cell_digest(
+        numerics=result.numerics_version,
+        protocol=result.protocol.hash,
+        axes=result.axes,
+        rule=result.rule.name,
+        source=result.rule.source_hash,
+        recipe=result.recipe,
+        seed=result.seed,
+        data=result.data.identity,
+        network=None if network is None else network.source_hash,
+    )
+    return result.model_copy(update={"cell": cell})
 
 
 def board_results() -> list[Result]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from board_fixtures import DATA_DIGEST, DIGITS, RULES, WIDTHS, code, make_result, make_sources, store_all
+from board_fixtures import DATA_DIGEST, DIGITS, RULES, WIDTHS, code, make_result, make_sources, of_its_cell, store_all
 from hebbbench.board import render, sift
 from hebbbench.board.validate import findings
 from hebbbench.plan import KnownArchitecture, KnownRule
@@ -29,7 +29,7 @@ def changed(path: str, value: Any) -> Result:
     for part in parents:
         node = node[part]
     node[last] = value
-    return Result.model_validate(plain)
+    return of_its_cell(plain)
 
 
 def only_reason(root: Path, **changes: Any) -> str:
@@ -41,6 +41,17 @@ def only_reason(root: Path, **changes: Any) -> str:
     assert ignored.reason.replace("<", "&lt;") in board
     assert "1 file under results/ left out" in board
     return ignored.reason
+
+
+@pytest.mark.parametrize("path", ["seed", "protocol.hash", "rule.source_hash", "data.identity.test", "recipe.training"])
+def test_a_file_whose_cell_is_not_of_what_it_says_was_edited(tmp_path: Path, path: str) -> None:
+    epochs = {**good().model_dump(mode="json")["recipe"]["training"], "epochs": 7}
+    value = {"seed": 1, "recipe.training": epochs}.get(path, "0" * 64)
+    store_all([changed(path, value).model_copy(update={"cell": good().cell})], tmp_path)
+    said = "has a cell that is not of its protocol, rule, recipe, seed and data; it was edited by hand"
+    assert only_reason(tmp_path) == said
+    (finding,) = findings(make_sources(tmp_path))
+    assert finding.problem == said
 
 
 def test_recipes_differ_where_their_digests_do() -> None:

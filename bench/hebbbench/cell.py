@@ -12,9 +12,8 @@ from hebbbench import registry
 from hebbbench.errors import HebbBenchError, ProtocolError
 from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, Resolved, resolve
-from hebbbench.record.schema import NUMERICS_VERSION
+from hebbbench.record.schema import NUMERICS_VERSION, cell_digest
 from hebbbench.sections import AxisValue, stands_for
-from hebbbench.validation import digest
 
 
 @dataclass(frozen=True)
@@ -89,20 +88,18 @@ class Cell:
         Args:
             data: the identity of its data, split → SHA-256; `unlabelled` is one if it learns from such images.
         """
-        what = {
-            "numerics": NUMERICS_VERSION,
-            "protocol": self.protocol.hash,
-            "axes": self.axes,
-            "rule": self.rule_name,
-            "source": self.source_hash,
-            "recipe": self.recipe.identity(),
-            "seed": self.seed,
-            "data": data,
-        }
-        # Cells from before the network's code was looked at keep the identity they had.
-        if self.network_hash != registry.first_architecture_hash(self.work.architecture.name):
-            what["network"] = self.network_hash
-        return digest(what)
+        first = registry.first_architecture_hash(self.work.architecture.name)
+        return cell_digest(
+            numerics=NUMERICS_VERSION,
+            protocol=self.protocol.hash,
+            axes=self.axes,
+            rule=self.rule_name,
+            source=self.source_hash,
+            recipe=self.recipe,
+            seed=self.seed,
+            data=data,
+            network=None if self.network_hash == first else self.network_hash,
+        )
 
     def __str__(self) -> str:
         axes = "".join(f" {name}={value}" for name, value in sorted(self.axes.items()))

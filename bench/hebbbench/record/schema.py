@@ -17,7 +17,7 @@ from pydantic import (
 from hebbbench.recipe import Resolved
 from hebbbench.record.card import Card
 from hebbbench.sections import AxisValue
-from hebbbench.validation import Strict
+from hebbbench.validation import Strict, digest
 
 NUMERICS_VERSION = 1
 """Raised by hand whenever a change to the harness changes measured numbers; older results leave the board."""
@@ -217,6 +217,38 @@ class Stop(Strict):
     layer: str | None = None
 
 
+def cell_digest(
+    *,
+    numerics: int,
+    protocol: str,
+    axes: dict[str, AxisValue],
+    rule: str,
+    source: str,
+    recipe: Resolved,
+    seed: int,
+    data: dict[str, str],
+    network: str | None,
+) -> str:
+    """Digest of everything that decides a cell's numbers.
+
+    Args:
+        protocol: its hash; rule: its name; source: fingerprint of its code; network: of the architecture's code, None
+            if that is the first it has had: cells from before it was looked at keep the digest they had.
+        data: the identity of the data, split → SHA-256; `unlabelled` is one if the cell learns from such images.
+    """
+    what = {
+        "numerics": numerics,
+        "protocol": protocol,
+        "axes": axes,
+        "rule": rule,
+        "source": source,
+        "recipe": recipe.identity(),
+        "seed": seed,
+        "data": data,
+    }
+    return digest(what if network is None else {**what, "network": network})
+
+
 class Result(Strict):
     """One cell: protocol × axis values × rule × recipe × seed, and what it measured."""
 
@@ -264,6 +296,24 @@ class Result(Strict):
             if getattr(self, part) is None:
                 plain.pop(part, None)
         return plain
+
+    def is_of_its_cell(self) -> bool:
+        """Whether what the result says of its cell has the digest that it gives for it; else one of them was edited."""
+        networks = {None, self.architecture.source_hash if self.architecture is not None else None}
+        return self.cell in {
+            cell_digest(
+                numerics=self.numerics_version,
+                protocol=self.protocol.hash,
+                axes=self.axes,
+                rule=self.rule.name,
+                source=self.rule.source_hash,
+                recipe=self.recipe,
+                seed=self.seed,
+                data=self.data.identity,
+                network=network,
+            )
+            for network in networks
+        }
 
     def measurement(self) -> dict[str, Any]:
         """What must be bit-identical when the same cell runs again on the same machine, with diagnostics or without."""

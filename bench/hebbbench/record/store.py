@@ -145,6 +145,8 @@ def _misplaced(path: Path, root: Path, text: str, result: Result) -> str | None:
     expected = result_path(root, result.protocol.name, result.rule.name, result.axes, result.seed)
     if path != expected:
         return f"{path} holds the cell that belongs at {expected}."
+    if not result.is_of_its_cell():
+        return f"{path} has a cell that is not of its protocol, rule, recipe, seed and data; it was edited by hand."
     return None if _is_text_of(text, result) else f"{path} is not in canonical form; it was edited by hand."
 
 
