@@ -120,6 +120,15 @@ def test_cards_that_are_not_kept_are_measured_with_a_word_about_it(few, tmp_path
     assert capsys.readouterr() == ("", "")
 
 
+def test_cards_that_cannot_be_kept_are_listed_with_one_warning(few, tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    found = catalogue.rules(tmp_path / "file" / "cache", partial(Plain, stderr=True))
+    assert None not in [item.card for item in found]
+    told = capsys.readouterr().err
+    assert told.count("warning") == 1
+    assert f"the cache folder {tmp_path}/file/cache cannot be written: Not a directory. Choose another with" in told
+
+
 def test_a_rule_that_cannot_be_measured_is_listed_with_a_warning(few, tmp_path, monkeypatch, capsys):
     def refuse(rule: str) -> None:
         raise RuleError(f"no card for {rule}.")

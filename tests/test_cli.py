@@ -972,3 +972,23 @@ def test_a_place_that_cannot_be_written_is_told_before_anything_is_trained(lab, 
     code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp")
     assert (code, trained) == (2, [])
     assert "tiny/bp cannot be written" in err
+
+
+@pytest.mark.parametrize("more", [(), ("--executor", "local")])
+def test_a_cache_without_room_for_checkpoints_is_told_before_anything_is_trained(lab, call, trained, more):
+    protocol = lab.protocol_file()
+    assert call("data", "prepare", "digits")[0] == 0
+    for name in ("checkpoints", "jobs"):
+        (lab.cache / name).write_text("")
+    code, _, err = call("run", "-p", protocol, "-r", "bp", *more)
+    assert (code, trained, stored(lab.root / "runs")) == (2, [], [])
+    assert re.fullmatch(rf"hebbbench: the cache folder {lab.cache}/\w+ cannot be written: .* with --cache\.\n", err)
+
+
+def test_a_cell_that_is_done_asks_nothing_of_the_cache(lab, call, trained):
+    arguments = ("run", "-p", lab.protocol_file(), "-r", "bp")
+    call(*arguments)
+    (lab.cache / "checkpoints").rmdir()
+    (lab.cache / "checkpoints").write_text("")
+    assert call(*arguments)[0] == 0
+    assert trained == ["bp 0"]

@@ -252,13 +252,13 @@ def test_a_new_file_replaces_the_old_one_whole(result, tmp_path):
 def test_a_folder_below_a_file_cannot_be_written(result, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultError, match=r"results folder .* cannot be written"):
-        store.check_writable(tmp_path / "file" / "results")
+        files.check_writable(tmp_path / "file" / "results")
     with pytest.raises(ResultError, match="cannot be written"):
         store.save(result, tmp_path / "file" / "results")
 
 
 def test_the_check_of_a_folder_makes_it_and_leaves_no_trace(tmp_path):
-    store.check_writable(tmp_path / "new" / "results")
+    files.check_writable(tmp_path / "new" / "results")
     assert list((tmp_path / "new" / "results").iterdir()) == []
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from hebbbench import registry
 from hebbbench.cell import Cell
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import HebbBenchError, ResultError, RuleError
-from hebbbench.files import write_atomic
+from hebbbench.files import check_writable, write_atomic
 from hebbbench.record.card import CARD_VERSION, Card
 from hebbbench.record.schema import NUMERICS_VERSION
 from hebbbench.validation import canonical_json
@@ -60,6 +60,16 @@ def card_of_cell(cell: Cell, cache: Path | None, say: Callable[[str], None]) -> 
     except HebbBenchError as error:
         say(f"  warning: {error}")
         return None
+
+
+def warn_unkept(rules: Iterable[str], cache: Path | None, say: Callable[[str], None]) -> None:
+    """A line to `say` if the cards of these rules are to be measured and cannot be kept."""
+    if all(kept(rule, cache) is not None for rule in rules):
+        return
+    try:
+        check_writable(resolve_cache(cache), "cache")
+    except ResultError as error:
+        say(f"  warning: {error} Else cards are measured anew every time.")
 
 
 def _place(rule: str, cache: Path | None) -> Path:

@@ -104,6 +104,7 @@ def rules(cache: Path | None, make_reporter: Callable[[], Reporter]) -> list[Ent
     missing = [name for name in names if found[name] is None]
     if missing:
         reporter = make_reporter()
+        cards.warn_unkept(missing, cache, reporter.say)
         reporter.phase("measuring plausibility, once", len(missing))
         for name in missing:
             try:

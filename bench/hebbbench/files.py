@@ -5,8 +5,31 @@ from __future__ import annotations
 import os
 import tempfile
 from pathlib import Path
+from typing import Literal
 
 from hebbbench.errors import ResultError
+
+
+def check_writable(folder: Path, kind: Literal["results", "cache"] = "results") -> None:
+    """Fail before any training if nothing could be saved in `folder`.
+
+    Args:
+        kind: what it is for, and the option with which another can be chosen.
+
+    Raises:
+        ResultError: the folder cannot be created or written, or has under 16 MB left.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=folder, prefix=".writable-"):
+            pass
+        status = os.statvfs(folder)
+    except OSError as error:
+        raise ResultError(
+            f"the {kind} folder {folder} cannot be written: {error.strerror}. Choose another with --{kind}."
+        ) from error
+    if status.f_bavail * status.f_frsize < 16 * 2**20:
+        raise ResultError(f"the disk of {folder} is full. Free some space or choose another folder with --{kind}.")
 
 
 def write_atomic(path: Path, content: bytes, option: str = "--results") -> None:

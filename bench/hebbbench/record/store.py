@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,25 +38,6 @@ def _is_text_of(text: str, result: Result) -> bool:
     """Whether a file's text is the canonical one. Where its lines break is not looked at: writing it so takes long."""
     plain = json.dumps(result.model_dump(mode="json"), separators=(",", ": "), **CANONICAL)
     return text.startswith('{\n  "') and text.endswith("\n}\n") and BREAK.sub("", text) == plain
-
-
-def check_writable(root: Path) -> None:
-    """Fail before any training if results could not be saved under `root`.
-
-    Raises:
-        ResultError: the folder cannot be created or written, or has under 16 MB left.
-    """
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=root, prefix=".writable-"):
-            pass
-        status = os.statvfs(root)
-    except OSError as error:
-        raise ResultError(
-            f"the results folder {root} cannot be written: {error.strerror}. Choose another with --results."
-        ) from error
-    if status.f_bavail * status.f_frsize < 16 * 2**20:
-        raise ResultError(f"the disk of {root} is full. Free some space or choose another folder with --results.")
 
 
 def check_exists(root: Path, parts: Sequence[Path] = ()) -> None:

@@ -26,8 +26,9 @@ from hebbbench.cards import card_of_cell
 from hebbbench.cell import Cell
 from hebbbench.data.places import resolve_cache, resolve_data_root
 from hebbbench.errors import DataError, HebbBenchError, RunInterrupted
+from hebbbench.files import check_writable
 from hebbbench.progress import Plain, Reporter, Silent
-from hebbbench.record import schema, store
+from hebbbench.record import schema
 from hebbbench.training.again import Again
 from hebbbench.training.grid import run_cells
 from hebbbench.training.interrupt import terminated_as_by_ctrl_c
@@ -155,10 +156,11 @@ def run_on(
         KeyboardInterrupt: Ctrl-C or SIGTERM; the jobs have been told to stop, and their checkpoints stand.
     """
     cache = resolve_cache(settings.cache).resolve()
+    check_writable(cache / "jobs", "cache")
     executor = _executor(kind, cache / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}", jobs, seconds, options)
     settings = replace(settings, cache=cache, data_root=_whole(resolve_data_root(settings.data_root)), limit=None)
     works = [Work(cell, results.resolve(), settings) for cell in _with_data(planned, settings, reporter, skip)]
-    store.check_writable(results)
+    check_writable(results)
     if force:
         own = [load_data(work.cell, settings, Silent()).identity for work in works]
         Again(cache).ask(work.cell.identity(data) for work, data in zip(works, own, strict=True))

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 
+from hebbbench.cards import warn_unkept
 from hebbbench.cell import Cell
 from hebbbench.data import dataset_spec
 from hebbbench.data.places import resolve_cache
@@ -22,8 +23,9 @@ from hebbbench.errors import (
     TimeLimitReached,
     one_line,
 )
+from hebbbench.files import check_writable
 from hebbbench.progress import Reporter, Silent, duration
-from hebbbench.record import schema, store
+from hebbbench.record import schema
 from hebbbench.record.card import Card
 from hebbbench.training.again import Again
 from hebbbench.training.beside import Locked, side_by_side
@@ -63,7 +65,7 @@ def run_cells(
         LimitTooShort: so it would be each time.
         RunInterrupted, HebbBenchError: as `run_cell`.
     """
-    settings.world.told(partial(store.check_writable, results))
+    settings.world.told(partial(check_writable, results))
     yield from Grid(planned, results, settings, reporter, card, skip).run(force)
 
 
@@ -161,7 +163,9 @@ class Grid:
         Returns:
             The cells of those chunks that cannot be trained so, such as of a rule that looks at single numbers.
         """
-        for cell in {cell.rule: cell for cell in cells}.values():
+        rules = {cell.rule: cell for cell in cells}
+        warn_unkept(rules, self.settings.cache, self.reporter.say)
+        for cell in rules.values():
             self.card(cell)  # measured and kept now, while no other thread is at work
         size = chunk_size(self.device)
         planned = list(chunks(cells, size))

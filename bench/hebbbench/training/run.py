@@ -12,6 +12,7 @@ from hebbbench.cell import Cell
 from hebbbench.data import Dataset, load
 from hebbbench.data.places import resolve_cache
 from hebbbench.errors import CellTaken, HebbBenchError, ResultError, RunInterrupted
+from hebbbench.files import check_writable
 from hebbbench.plasticity.routes import ROUTES
 from hebbbench.progress import Reporter
 from hebbbench.record import schema, store, tensors
@@ -74,7 +75,7 @@ def run_cell(
     """
     world = settings.world
     if results is not None:
-        world.told(partial(store.check_writable, result_place(cell, results).parent))
+        world.told(partial(check_writable, result_place(cell, results).parent))
     dataset = load_data(cell, settings, reporter)
     identity = cell.identity(dataset.identity)
     diagnostics = settings.diagnostics or (cell.work.diagnostics and read_test)
@@ -144,6 +145,7 @@ def _run(
     """Run one cell that nobody else runs."""
     world = settings.world
     folder = resolve_cache(settings.cache) / "checkpoints"
+    world.told(partial(check_writable, folder, "cache"))
     checkpoint = Checkpoint(
         folder, identity, settings.checkpoint_seconds, early=settings.limit is not None, world=world
     )
