@@ -324,9 +324,10 @@ def test_two_files_are_compared_where_there_is_no_folder_of_results(lab, call, m
     assert "bp" in out
 
 
+@pytest.mark.parametrize("more", [(), ("--executor", "local")])
 @pytest.mark.parametrize("device", ["meta", "mps", "xla"])
-def test_a_device_that_cells_do_not_run_on_is_refused(lab, call, device):
-    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "--device", device)
+def test_a_device_that_cells_do_not_run_on_is_refused(lab, call, device, more):
+    code, _, err = call("run", "-p", lab.protocol_file(), "-r", "bp", "--device", device, *more)
     assert (code, err) == (
         2,
         f"hebbbench: device '{device}' is none that cells run on. Valid: cpu, cuda, cuda:0, cuda:1, ….\n",
@@ -602,6 +603,11 @@ def test_from_python_too_a_mistake_is_told_before_anything_is_trained(lab, train
             "--sbatch needs --executor slurm",
         ),
         (("run", "-p", "digits-mlp", "-r", "bp", "--device", "gpu"), "device 'gpu' cannot be used here"),
+        (
+            ("run", "-p", "digits-mlp", "-r", "bp", "--device", "gpu", "--executor", "local"),
+            "device 'gpu' cannot be used here",
+        ),
+        (("run", "-p", "digits-mlp", "-r", "bp", "--device", "cuda:99", "--executor", "local"), "device 'cuda:99' "),
         (("show", "rule", "gl"), "no rule 'gl'. Did you mean 'ghl'?"),
         (("show", "protocol", "mnist"), "no protocol 'mnist'. Did you mean 'mnist-mlp'?"),
         (("data", "verify", "digit"), "no dataset 'digit'. Did you mean 'digits'?"),

@@ -234,6 +234,15 @@ def test_what_is_not_there_is_said(monkeypatch, lab):
         run()
 
 
+def test_a_gpu_that_the_login_node_lacks_may_be_one_of_its_nodes(monkeypatch, lab):
+    pytest.importorskip("submitit")
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    for device, said in (("cuda:99", "there is no sbatch here"), ("gpu", "device 'gpu' cannot be used here")):
+        asked = Settings(device=device, cache=lab.cache)
+        with pytest.raises(HebbBenchError, match=said):
+            list(run_on("slurm", [lab.cell("random")], lab.results, asked, At()))
+
+
 def test_a_slurm_that_takes_no_job_is_told_in_its_own_words(monkeypatch, tmp_path, lab):
     pytest.importorskip("submitit")
     for name in ("sbatch", "srun", "squeue"):

@@ -30,6 +30,7 @@ from hebbbench.files import check_writable
 from hebbbench.progress import Plain, Reporter, Silent
 from hebbbench.record import schema
 from hebbbench.training.again import Again
+from hebbbench.training.device import check_device, named_device
 from hebbbench.training.grid import run_cells
 from hebbbench.training.interrupt import terminated_as_by_ctrl_c
 from hebbbench.training.run import Settings, load_data, load_with_progress
@@ -151,10 +152,14 @@ def run_on(
         skip: leave out cells whose data cannot be had.
 
     Raises:
-        HebbBenchError: submitit or Slurm is not there, or takes no job, an option is malformed, or no cell's data can
-            be had.
+        HebbBenchError: submitit or Slurm is not there, or takes no job, an option is malformed, the device is none, or
+            no cell's data can be had.
         KeyboardInterrupt: Ctrl-C or SIGTERM; the jobs have been told to stop, and their checkpoints stand.
     """
+    if kind == "local":
+        check_device(settings.device)
+    else:
+        named_device(settings.device)  # the nodes may have what the login node lacks
     cache = resolve_cache(settings.cache).resolve()
     check_writable(cache / "jobs", "cache")
     executor = _executor(kind, cache / "jobs" / f"{time.strftime('%Y%m%d-%H%M%S')}", jobs, seconds, options)

@@ -8,6 +8,7 @@ import os
 import resource
 import sys
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -24,15 +25,9 @@ def prepare_torch(name: str | None) -> torch.device:
         HebbBenchError: the device does not exist on this machine.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    try:
-        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if device.type not in ("cpu", "cuda"):
-            raise HebbBenchError(f"device '{name}' is none that cells run on. Valid: cpu, cuda, cuda:0, cuda:1, ….")
+    device = named_device(name)
+    with _usable(name):
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise HebbBenchError(
-            f"device '{name}' cannot be used here: {str(error).splitlines()[0].rstrip('.')}. Use --device cpu."
-        ) from error
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.benchmark = False
@@ -45,6 +40,42 @@ def prepare_torch(name: str | None) -> torch.device:
     torch.use_deterministic_algorithms(True, warn_only=True)
     warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation.*")
     return device
+
+
+def named_device(name: str | None) -> torch.device:
+    """The device of that name, as in `prepare_torch`, whether or not it exists on this machine.
+
+    Raises:
+        HebbBenchError: it is no name of a device that cells run on.
+    """
+    with _usable(name):
+        device = torch.device(name or ("cuda" if torch.cuda.is_available() else "cpu"))
+    if device.type not in ("cpu", "cuda"):
+        raise HebbBenchError(f"device '{name}' is none that cells run on. Valid: cpu, cuda, cuda:0, cuda:1, ….")
+    return device
+
+
+def check_device(name: str | None) -> None:
+    """Refuse what `prepare_torch` refuses, for other processes of this machine: a GPU that is there is not touched.
+
+    Raises:
+        HebbBenchError: the device does not exist on this machine.
+    """
+    device = named_device(name)
+    if device.type == "cpu" or (device.index or 0) >= torch.cuda.device_count():
+        with _usable(name):
+            torch.empty(0, device=device)
+
+
+@contextlib.contextmanager
+def _usable(name: str | None) -> Iterator[None]:
+    """Within this context what torch has against a device is told by its name."""
+    try:
+        yield
+    except (RuntimeError, AssertionError) as error:
+        raise HebbBenchError(
+            f"device '{name}' cannot be used here: {str(error).splitlines()[0].rstrip('.')}. Use --device cpu."
+        ) from error
 
 
 def reset_peak_memory(device: torch.device) -> None:
