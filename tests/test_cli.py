@@ -650,6 +650,17 @@ def test_a_mistake_in_the_last_rule_is_found_before_the_first_is_run(lab, call, 
     assert trained == []
 
 
+def test_a_rule_file_that_cannot_be_imported_is_told_by_a_dry_run_as_by_a_run(lab, call):
+    path = lab.root / "broken.py"
+    for text, said in (
+        ("import nothing_here\n", f"{path} cannot be imported: ModuleNotFoundError: No module named 'nothing_here'"),
+        ("from hebbbench import Rule\n", f"{path} must define exactly one public rule class; it defines none."),
+    ):
+        path.write_text(text)
+        arguments = ("run", "-p", lab.protocol_file(), "-r", "bp", "-r", path)
+        assert call(*arguments, "--dry-run") == call(*arguments) == (2, "", f"hebbbench: {said}\n")
+
+
 def test_a_protocol_file_with_a_typo_is_refused_by_key(lab, call):
     path = Path(lab.protocol_file())
     path.write_text(path.read_text().replace("epochs:", "epoch:", 1))

@@ -47,6 +47,16 @@ def check(planned: Sequence[Cell], world: World) -> None:
             divided(cell)
 
 
+def check_files(planned: Sequence[Cell]) -> None:
+    """Import the rules that come from outside the registry, and build nothing.
+
+    Raises:
+        RuleError: a file cannot be imported, or does not define exactly one rule.
+    """
+    for rule in {cell.rule for cell in planned if cell.rule_name not in registry.rule_names()}:
+        registry.rule(rule)
+
+
 def replacements(planned: Sequence[Cell], results: Path, force: bool = False) -> list[str]:
     """Read what there is in these cells' places already; a line for each kind of result that they will replace.
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from hebbbench import backlog
 from hebbbench.backlog import Waiting
-from hebbbench.beforehand import all_rows, check, check_missing, damaged, replacements, warnings
+from hebbbench.beforehand import all_rows, check, check_files, check_missing, damaged, replacements, warnings
 from hebbbench.cards import card_of_cell
 from hebbbench.cell import Cell
 from hebbbench.errors import HebbBenchError, LimitTooShort, RunInterrupted, TimeLimitReached
@@ -77,6 +77,7 @@ class Session:
             seconds = parse_duration(self.time_limit) if self.time_limit is not None else None
             waiting = self.plan(world)
             if self.dry_run:
+                check_files([item.cell for item in waiting])
                 print(backlog.listing(waiting, self.results, self.data_root, self.cache, self.force))
                 return True
             planned = [item.cell for item in waiting]
