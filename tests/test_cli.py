@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -879,6 +880,59 @@ def test_results_are_validated(lab, call):
     code, out, _ = call("validate", path, "--results", lab.results)
     assert code == 1
     assert "not valid JSON" in out
+
+
+@pytest.fixture
+def close(monkeypatch):
+    """close(folder): nobody may look into it. By what the system answers, for root may look into anything."""
+
+    def close(folder: Path) -> None:
+        def guarded(function, itself=True):
+            def ask(path=".", *arguments, **options):
+                whole = Path(path) if isinstance(path, str | Path) else Path()
+                if folder in whole.parents or (itself and whole == folder):
+                    raise PermissionError(13, "Permission denied", os.fspath(path))
+                return function(path, *arguments, **options)
+
+            return ask
+
+        monkeypatch.setattr(os, "scandir", guarded(os.scandir))
+        monkeypatch.setattr(io, "open", guarded(io.open))
+        monkeypatch.setattr(os, "stat", guarded(os.stat, itself=False))
+
+    return close
+
+
+def test_a_folder_that_is_closed_is_named_and_not_passed_over(lab, call, trained, close):
+    for rule in ("random", "bp"):
+        lab.run(lab.cell(rule, registry.protocol("digits-mlp"), epochs=0), results=lab.results)
+    tiny = lab.protocol_file()
+    call("run", "-p", tiny, "-r", "bp", "--results", lab.results)
+    closed = lab.results / "digits-mlp" / "bp"
+    close(closed)
+    code, out, _ = call("validate", "--results", lab.results)
+    assert code == 1
+    assert f"{closed}: cannot be read: Permission denied\n" in out
+    assert "3 checked, 1 with a problem" in out
+    board = call("leaderboard", "--results", lab.results, "-o", "-")[1]
+    assert "`bp`: cannot be read: Permission denied." in board
+    assert f"left out: {closed} cannot be read" in call("compare", lab.results, closed.parent, "-p", "digits-mlp")[1]
+    trained.clear()
+    code, _, err = call("run", "-p", "digits-mlp", "-r", "bp", "--results", lab.results)
+    assert (code, trained) == (2, [])
+    assert err == f"hebbbench: {closed}/seed-0.json cannot be read: Permission denied.\n"
+    code, _, err = call("validate", closed / "seed-0.json", "--results", lab.results)
+    assert (code, err.count("\n")) == (2, 1)
+    assert f"hebbbench: {closed}/seed-0.json cannot be reached: Permission denied. Give permission" in err
+
+
+def test_a_results_folder_that_is_closed_is_a_mistake(lab, call, close):
+    lab.run(lab.cell("random", registry.protocol("digits-mlp"), epochs=0), results=lab.results)
+    close(lab.results)
+    for command in ("validate", "leaderboard"):
+        code, out, err = call(command, "--results", lab.results)
+        assert (code, out) == (2, "")
+        assert f"the folder {lab.results} cannot be read: Permission denied." in err
 
 
 def test_a_folder_without_results_holds_none(lab, call):

@@ -20,7 +20,7 @@ from hebbbench.outlines import Outlines
 from hebbbench.plan import CellStatus, Sources, gather, plan
 from hebbbench.prices import Prices, network_work
 from hebbbench.progress import duration
-from hebbbench.record.store import load_own, result_path
+from hebbbench.record.store import holds, load_own, result_path
 from hebbbench.report import another, table
 
 CONTROLS = ("bp", "random", "sign")
@@ -240,7 +240,7 @@ def _state(item: Waiting, results: Path) -> str:
     """How far a cell is. The data are left out of account."""
     cell = item.cell
     path = result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
-    if item.begun or not path.exists():
+    if item.begun or not holds(path):
         return "begun" if item.begun else ""
     try:
         found = load_own(path, results)

@@ -11,7 +11,7 @@ from hebbbench.board.text import spans
 from hebbbench.cell import Cell
 from hebbbench.errors import HebbBenchError, ResultError
 from hebbbench.protocol import Protocol
-from hebbbench.record.store import check_exists, load_own, result_path
+from hebbbench.record.store import check_exists, holds, load_own, result_path
 from hebbbench.report import another
 from hebbbench.world import World
 
@@ -69,7 +69,7 @@ def replacements(planned: Sequence[Cell], results: Path, force: bool = False) ->
     kinds: dict[tuple[str, str, str], list[Cell]] = {}
     for cell in planned:
         path = result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
-        if not path.exists():
+        if not holds(path):
             continue
         try:
             other = another(load_own(path, results), cell)
@@ -92,7 +92,7 @@ def damaged(planned: Sequence[Cell], results: Path) -> dict[str, str]:
     found = {}
     for cell in planned:
         path = result_path(results, cell.protocol.name, cell.rule_name, cell.axes, cell.seed)
-        if path.exists():
+        if holds(path):
             try:
                 load_own(path, results)
             except ResultError as error:

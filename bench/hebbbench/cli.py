@@ -53,6 +53,14 @@ def main() -> None:
     except HebbBenchError as error:
         print(f"hebbbench: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
+    except PermissionError as error:
+        if error.filename is None:
+            raise
+        print(
+            f"hebbbench: {error.filename} cannot be reached: {error.strerror}. Give permission, or name another place.",
+            file=sys.stderr,
+        )
+        sys.exit(HebbBenchError.exit_code)
 
 
 def _version(asked: bool) -> None:
@@ -395,15 +403,15 @@ def validate(
 ) -> None:
     """Check result files: schema, canonical form, place, and whether they count on the board."""
     from hebbbench.board import validate_results
-    from hebbbench.record.store import check_exists
+    from hebbbench.record.store import check_exists, entries
 
     check_exists(results, paths or [])
-    files = [file for path in paths or [] for file in (sorted(path.rglob("*.json")) if path.is_dir() else [path])]
+    files = [file for path in paths or [] for file in (entries(path) if path.is_dir() else [path])]
     findings = validate_results(results, files if paths else None)
     for finding in findings:
         print(finding)
     bad = sum(finding.problem is not None for finding in findings)
-    looked_at = len(files) if paths else len(list(results.rglob("*.json")))
+    looked_at = len(files) if paths else len(entries(results))
     print(f"{looked_at} checked, {bad} with a problem.")
     if bad:
         raise typer.Exit(UNFINISHED)

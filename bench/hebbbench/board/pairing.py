@@ -15,7 +15,7 @@ from hebbbench.errors import HebbBenchError, ResultError, suggestion
 from hebbbench.plan import Axes, Sources, axis_points
 from hebbbench.protocol import HEADLINES, Protocol
 from hebbbench.record.schema import Result
-from hebbbench.record.store import load
+from hebbbench.record.store import entries, load
 from hebbbench.report import point
 from hebbbench.validation import canonical_json
 
@@ -81,7 +81,7 @@ def find_side(given: str, letter: str, root: Path, sources: Callable[[], Sources
 def _of_files(path: Path, letter: str) -> Side:
     """All results in a file or under a folder, whether they count or not."""
     found, left_out = [], []
-    for file in [path] if path.is_file() else sorted(path.rglob("*.json")):
+    for file in [path] if path.is_file() else entries(path):
         try:
             found.append(load(file))
         except ResultError as error:

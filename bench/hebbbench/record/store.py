@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -131,16 +132,51 @@ def _misplaced(path: Path, root: Path, text: str, result: Result) -> str | None:
 
 @dataclass(frozen=True)
 class Stored:
-    """A file under the results folder: its result, or the reason why it has none."""
+    """A file under the results folder: its result, or the reason why it has none. Also a folder that is closed."""
 
     path: Path
     result: Result | None
     problem: str | None
 
 
+def entries(root: Path) -> list[Path]:
+    """Every JSON file under `root`, and every folder there that cannot be read and may hold some, in path order.
+
+    Raises:
+        ResultError: `root` itself cannot be read.
+    """
+    closed: list[Path] = []
+
+    def refused(error: OSError) -> None:
+        if isinstance(error, FileNotFoundError):
+            return
+        if Path(error.filename) == root:
+            raise ResultError(
+                f"the folder {root} cannot be read: {error.strerror}. Give read permission there, or name another."
+            ) from error
+        closed.append(Path(error.filename))
+
+    found = [
+        Path(folder, name)
+        for folder, folders, files in os.walk(root, onerror=refused)
+        for name in (*folders, *files)
+        if name.endswith(".json")
+    ]
+    return sorted({*found, *closed})
+
+
+def holds(path: Path) -> bool:
+    """Whether there is a file, or it cannot be told because its folder is closed: loading it says so."""
+    try:
+        return path.exists()
+    except PermissionError:
+        return True
+
+
 def scan(root: Path) -> Iterator[Stored]:
-    """Every JSON file under `root`, in path order. A file that is no result, or lies in the wrong place, says why."""
-    for path in sorted(root.rglob("*.json")):
+    """Every JSON file under `root`, in path order. What is no result, lies in the wrong place, or cannot be read, says
+    why."""
+    for path in entries(root):
         try:
             text, result = _load(path)
         except ResultError as error:

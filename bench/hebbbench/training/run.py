@@ -224,7 +224,7 @@ def finished(
         weights: a file that holds this very cell's weights, without which it does, too, unless it diverged.
     """
     path = result_place(cell, results)
-    if not path.exists():
+    if not store.holds(path):
         return None
     result = store.load_own(path, results)
     if weights is not None and result.status != "diverged" and tensors.identity(weights) != identity:
