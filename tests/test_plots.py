@@ -601,6 +601,16 @@ def test_every_picture_is_written_twice_and_repeats_its_bytes(lab, results, kind
         assert one.read_bytes() == two.read_bytes()
 
 
+@pytest.mark.parametrize("given", ["there", "there/", "made/", "./made/deep/"])
+def test_a_picture_goes_into_a_folder_under_the_name_of_what_it_shows(lab, results, tmp_path, monkeypatch, given):
+    (tmp_path / "there").mkdir()
+    monkeypatch.chdir(tmp_path)
+    found = CliRunner().invoke(app, ["plot", str(lab.results / "tiny"), "--kind", "accuracy", "--output", given])
+    assert found.exit_code == 0, found.output
+    written = sorted(str(path) for path in Path().rglob("*.*g"))
+    assert written == [str(Path(given, f"tiny-accuracy.{ending}")) for ending in ("png", "svg")]
+
+
 def test_a_picture_of_another_kind_is_refused(lab, results, tmp_path):
     asked = ["plot", str(lab.results / "tiny"), "--kind", "accuracy", "--output", str(tmp_path / "a.pdf")]
     found = CliRunner().invoke(app, asked)

@@ -367,7 +367,9 @@ def plot(
         Literal["accuracy", "axis", "curve", "gini", "alignment", "heatmap", "scatter", "features", "updates"],
         typer.Option(help="Which picture."),
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Where to, without ending: .png, .svg.")] = None,
+    output: Annotated[
+        str | None, typer.Option("--output", "-o", help="Where to, without ending: .png, .svg; or a folder.")
+    ] = None,
     results: Results = Path("results"),
     rule: Annotated[Texts, typer.Option("--rule", "-r", help="Only these rules. Repeatable.")] = None,
     axis: Annotated[Texts, typer.Option("--axis", help="Only at name=value. Repeatable.")] = None,

@@ -41,7 +41,8 @@ OTHERS = {".jpg", ".jpeg", ".pdf", ".gif", ".webp", ".tif", ".tiff", ".eps", ".p
 
 @dataclass(frozen=True)
 class Request:
-    """What to draw; see `hebbbench plot --help`. `output` is a path without ending; None names it by what it shows."""
+    """What to draw; see `hebbbench plot --help`. `output` is a path without ending; in a folder (one that is there,
+    or a text that ends in a slash), and if it is None, the picture is named by what it shows."""
 
     kind: Kind
     targets: Sequence[str]
@@ -54,7 +55,7 @@ class Request:
     curve: str | None = None
     layer: str | None = None
     published: bool = False
-    output: Path | None = None
+    output: str | Path | None = None
 
 
 def draw(asked: Request) -> list[Path]:
@@ -69,15 +70,22 @@ def draw(asked: Request) -> list[Path]:
             kinds = ", ".join(kind for kind, options in TAKES.items() if option in options)
             flag = FLAGS.get(option, f"--{option}")
             raise ResultError(f"--kind {asked.kind} takes no {flag}: that goes with {kinds}. Leave it out.")
-    if asked.output is not None and asked.output.suffix.lower() in OTHERS:
+    stem = _stem(asked)
+    if stem.suffix.lower() in OTHERS:
         raise ResultError(
-            f"--output {asked.output}: pictures are written as PNG and as SVG, not as {asked.output.suffix}. "
-            f"Give the name without an ending: {asked.output.with_suffix('')}."
+            f"--output {asked.output}: pictures are written as PNG and as SVG, not as {stem.suffix}. "
+            f"Give the name without an ending: {stem.with_suffix('')}."
         )
     with styled():
         figure = _of_tensors(asked) if asked.kind in ("features", "updates") else _of_results(asked)
-        named = Path(f"{Path(asked.targets[0]).stem}-{asked.kind}")
-        return save(figure, asked.output or named)
+        return save(figure, stem)
+
+
+def _stem(asked: Request) -> Path:
+    """The path of the pictures, without ending."""
+    named = f"{Path(asked.targets[0]).stem}-{asked.kind}"
+    given = str(asked.output or "./")
+    return Path(given, named) if given.endswith("/") or Path(given).is_dir() else Path(given)
 
 
 def _of_tensors(asked: Request) -> Figure:
