@@ -882,6 +882,19 @@ def test_results_are_validated(lab, call):
     assert "not valid JSON" in out
 
 
+def test_a_damaged_file_is_named_beside_what_the_others_say(lab, call):
+    for rule in ("random", "bp"):
+        for seed in (0, 1):
+            cell = lab.cell(rule, registry.protocol("digits-mlp"), seed, epochs=0)
+            lab.run(cell, results=lab.results)
+    path = lab.results / "digits-mlp" / "bp" / "seed-1.json"
+    path.write_text("{")
+    for command in (("compare", "bp", "random"), ("explain", "digits-mlp", "random"), ("explain", "digits-mlp", "bp")):
+        _, out, err = call(*command, "--results", lab.results)
+        assert re.match(rf"warning: {path} is not valid JSON: .* Delete it and run the cell again\.\n", err)
+        assert (err + out).count("warning") == 1
+
+
 @pytest.fixture
 def close(monkeypatch):
     """close(folder): nobody may look into it. By what the system answers, for root may look into anything."""

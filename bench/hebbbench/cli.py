@@ -63,6 +63,10 @@ def main() -> None:
         sys.exit(HebbBenchError.exit_code)
 
 
+def _warn(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
 def _version(asked: bool) -> None:
     if asked:
         print(f"hebbbench {hebbbench.__version__}")
@@ -335,7 +339,7 @@ def compare(
     """
     from hebbbench.board.compare import compare_page
 
-    print(compare_page(first, second, results, protocol or []))
+    print(compare_page(first, second, results, protocol or [], _warn))
 
 
 @app.command()
@@ -352,7 +356,7 @@ def explain(
     from hebbbench.record.store import check_exists
 
     check_exists(results)
-    print(explain_page(protocol, rule, axis or [], results))
+    print(explain_page(protocol, rule, axis or [], results, _warn))
 
 
 @app.command()

@@ -60,6 +60,11 @@ class Sources:
     given: Mapping[str, str] = field(default_factory=dict)
     architectures: Mapping[str, KnownArchitecture] = field(default_factory=dict)
 
+    @property
+    def damaged(self) -> list[str]:
+        """What is wrong with each file that is no result."""
+        return [item.problem for item in self.stored if item.problem is not None]
+
     def place(self, path: Path) -> str:
         """A stored file's path, starting at `results/` wherever the folder lies on this machine."""
         return f"results/{path.relative_to(self.root).as_posix()}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -23,7 +23,13 @@ from hebbbench.record.store import check_exists
 from hebbbench.report import point, table
 
 
-def compare_page(first: str, second: str, results: Path, protocols: Sequence[str] = ()) -> str:
+def compare_page(
+    first: str,
+    second: str,
+    results: Path,
+    protocols: Sequence[str] = (),
+    warn: Callable[[str], None] = lambda line: None,
+) -> str:
     """Both beside each other, as text.
 
     Args:
@@ -31,6 +37,7 @@ def compare_page(first: str, second: str, results: Path, protocols: Sequence[str
             folder of results, of which all are.
         results: the folder where the results of rules lie.
         protocols: these alone, by name or path.
+        warn: is told of each damaged file beside the results of rules.
 
     Raises:
         HebbBenchError: one is neither, has no results, or the two have nothing in common.
@@ -41,7 +48,10 @@ def compare_page(first: str, second: str, results: Path, protocols: Sequence[str
     @cache
     def sources() -> Sources:
         check_exists(results)
-        return read(results, protocols)
+        found = read(results, protocols)
+        for problem in found.damaged:
+            warn(f"warning: {problem}")
+        return found
 
     ours, theirs = (find_side(given, letter, results, sources) for given, letter in ((first, "A"), (second, "B")))
     known = {name: registry.protocol(name) for name in registry.protocol_names()}

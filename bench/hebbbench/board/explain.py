@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hebbbench import registry
@@ -29,17 +29,20 @@ AGAIN = "again"
 """The folder into which a cell is run once more."""
 
 
-def explain_page(protocol: str, rule: str, axes: Sequence[str], results: Path) -> str:
+def explain_page(
+    protocol: str, rule: str, axes: Sequence[str], results: Path, warn: Callable[[str], None] = lambda line: None
+) -> str:
     """The row as text.
 
     Args:
         protocol, rule: name or path. axes: name=value, where the rule stands at several.
+        warn: is told of each damaged file among the results.
 
     Raises:
         HebbBenchError: there is no such protocol, axis or value, the rule is not on that board, or it stands at several
             combinations of axis values and none is named.
     """
-    subject = find(protocol, rule, axes, results)
+    subject = find(protocol, rule, axes, results, warn)
     about = registry.summary(subject.rule) if subject.rule in registry.rule_names() else "a rule from elsewhere"
     sections = {
         "Standing": _standing(subject),

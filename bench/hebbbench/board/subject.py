@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,14 +47,16 @@ class Subject:
         return result_path(Path(folder), self.protocol.name, self.rule, self.axes, seed).as_posix()
 
 
-def find(given: str, rule: str, axes: Sequence[str], results: Path) -> Subject:
-    """The row that is meant; or the only one that may be.
+def find(given: str, rule: str, axes: Sequence[str], results: Path, warn: Callable[[str], None]) -> Subject:
+    """The row that is meant; or the only one that may be. Of each damaged file among the results `warn` is told.
 
     Raises:
         HebbBenchError: there is no such protocol, axis or value, the rule is not on that board, or it stands at several
             combinations of axis values and none is named.
     """
     sources = read(results) if given in registry.protocol_names() else read(results, [given])
+    for problem in sources.damaged:
+        warn(f"warning: {problem}")
     protocol = sources.protocols[given] if given in sources.protocols else next(iter(sources.protocols.values()))
     name = registry.rule_path(rule).stem if rule.endswith(".py") else rule
     if name not in (planned := planned_rules(sources, protocol)):
