@@ -16,6 +16,7 @@ from hebbbench.errors import HebbBenchError, RuleError
 from hebbbench.protocol import Protocol
 from hebbbench.training.counter import ELSEWHERE, Counter
 from hebbbench.training.learner import Learner
+from hebbbench.training.outline import activity
 from hebbbench.training.work import ceiling, count
 
 BATCH = 4
@@ -213,3 +214,24 @@ def test_an_error_that_no_rule_has_a_part_in_stays_what_it_is(monkeypatch):
 def test_cost_asks_for_what_there_is():
     with pytest.raises(HebbBenchError, match="has no axis 'depth'"):
         cost_page("digits-mlp", ["bp"], ["depth=3"], None, "cpu")
+
+
+@pytest.mark.parametrize("batch", [10**11, 10**30])
+def test_a_batch_that_no_memory_holds_is_refused_before_any_of_it_is_allocated(monkeypatch, batch):
+    monkeypatch.setattr(costs, "blank_input", lambda *_: pytest.fail("allocated"))
+    with pytest.raises(HebbBenchError, match=rf"a batch of {batch} samples needs \d+ GB .* Give a smaller --batch"):
+        cost_page("digits-mlp", ["bp", "random"], [], batch, "cpu")
+
+
+def test_memory_that_runs_out_in_a_step_is_told_by_the_batch(monkeypatch):
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(costs, "count", full)
+    with pytest.raises(HebbBenchError, match=r"seed 0: cpu has too little memory for a batch of 4 samples\. Give a"):
+        cost_page("digits-mlp", ["bp"], [], 4, "cpu")
+
+
+def test_the_least_that_a_sample_takes_is_its_input_and_its_widest_layer():
+    options = registry.protocol("digits-mlp").architecture.options
+    assert activity("mlp", options, "digits") == 64 + max(options["widths"])

@@ -13,9 +13,10 @@ from hebbbench.data import dataset_spec
 from hebbbench.errors import HebbBenchError
 from hebbbench.report import point, table
 from hebbbench.training.counter import Tally
-from hebbbench.training.device import prepare_torch
+from hebbbench.training.device import memory, prepare_torch
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import blank_input
+from hebbbench.training.outline import activity
 from hebbbench.training.soundness import broken, check_cell
 from hebbbench.training.work import PASSES, Work, bandwidth, ceiling, count
 
@@ -42,6 +43,8 @@ def cost_page(
         check_cell(cell)
     device = prepare_torch(device_name)
     counted = [(cell, batch or cell.recipe.training.batch_size) for cell in planned]
+    for cell, samples in counted:
+        _check_memory(cell, samples, device)
     works = [_work(cell, samples, device) for cell, samples in counted]
     precision = torch.bfloat16 if planned[0].work.precision == "bfloat16" else torch.float32
     rates = ceiling(device, precision), bandwidth(device)
@@ -56,6 +59,18 @@ def cost_page(
     return f"{title}\n\n{body}\n\n{EXPLAINED} {best}, {device}."
 
 
+def _check_memory(cell: Cell, samples: int, device: torch.device) -> None:
+    """Refuse a batch that cannot fit into the device's memory, before any of it is allocated."""
+    width = 2 if cell.work.precision == "bfloat16" else 4
+    each = width * activity(cell.work.architecture.name, cell.recipe.architecture, cell.work.data.dataset)
+    there = memory(device)
+    if samples * each > there:
+        raise HebbBenchError(
+            f"{cell}: a batch of {samples} samples needs {samples * each / 1e9:.0f} GB for its input and widest layer "
+            f"alone, and {device} has {there / 1e9:.0f} GB. Give a smaller --batch, far below {there // each}."
+        )
+
+
 def _work(cell: Cell, samples: int, device: torch.device) -> Work:
     spec = dataset_spec(cell.work.data.dataset)
     try:
@@ -63,6 +78,10 @@ def _work(cell: Cell, samples: int, device: torch.device) -> Work:
         return count(learner, *_stand_in(cell, learner, samples))
     except HebbBenchError:
         raise
+    except (MemoryError, torch.OutOfMemoryError) as error:
+        raise HebbBenchError(
+            f"{cell}: {device} has too little memory for a batch of {samples} samples. Give a smaller --batch."
+        ) from error
     except Exception as error:
         raise broken(cell, error) from error
 

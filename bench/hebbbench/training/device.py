@@ -102,6 +102,13 @@ def peak_memory(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
+def memory(device: torch.device) -> int:
+    """Bytes of memory that the device, or the machine, has in all."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
 def _keep_freed_memory() -> None:
     """Have glibc reuse freed activations instead of returning them to the system at every step.
 

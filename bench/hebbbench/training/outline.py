@@ -54,6 +54,20 @@ def count(architecture: str, options: dict[str, object], dataset: str) -> tuple[
     return counter.operations, features.numel()
 
 
+def activity(architecture: str, options: dict[str, object], dataset: str) -> int:
+    """How many numbers a network holds at once for one sample, at least: its input, and its widest layer's output."""
+    spec = dataset_spec(dataset)
+    model = build_model(architecture, options, spec.shape, spec.classes, outline=True).eval()
+    x = blank_input(model, spec.shape, 1, "meta")
+    widths: list[int] = []
+    for layer in model.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            layer.register_forward_hook(lambda _, inputs, output: widths.append(output.numel()))
+    with torch.no_grad():
+        model(x)
+    return x.numel() + max(widths, default=0)
+
+
 def check_batch(architecture: str, options: dict[str, object], dataset: str, batch_size: int) -> None:
     """Refuse batches of one sample where the network normalises over a batch.
 
