@@ -120,6 +120,13 @@ def looks_often(monkeypatch) -> None:
     monkeypatch.setattr(cluster, "LOOK_SECONDS", 0.2)
 
 
+@pytest.fixture(autouse=True)
+def deaf_to_a_job_s_signal_again() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGUSR2)
+    yield
+    signal.signal(signal.SIGUSR2, before)
+
+
 def settings(lab: Lab) -> Settings:
     return Settings(device="cpu", cache=lab.cache, checkpoint_seconds=0.1)
 
@@ -267,28 +274,70 @@ def test_a_cell_that_could_not_be_run_as_a_job_gives_a_status_of_one(lab, monkey
     assert "random" in capsys.readouterr().out
 
 
-def test_whoever_is_terminated_takes_the_jobs_along(lab, monkeypatch):
-    class Endless:
-        job_id = "7"
-        stopped = False
+class Process:
+    """A job that is a process of this machine. It says which signals never reach it, and ends at the nth SIGTERM."""
 
-        def cancel(self, check: bool = True) -> None:
-            self.stopped = True
+    PROGRAM = """
+import signal, sys, time
+left = int(sys.argv[1])
+def told(number, frame):
+    global left
+    left -= 1
+    if not left: sys.exit(7)
+signal.signal(signal.SIGTERM, told)
+print(*sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])), flush=True)
+while True: time.sleep(1)
+"""
 
-    jobs: list[Endless] = []
+    def __init__(self, last: int = 1) -> None:
+        command = [sys.executable, "-c", self.PROGRAM, str(last)]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self.job_id = str(self.process.pid)
+        assert self.process.stdout is not None
+        self.deaf = self.process.stdout.readline().split()
+        self.process.stdout.close()
 
-    def hand_in(_executor: object, works: list[object]) -> list[Endless]:
-        jobs.extend(Endless() for _ in works)
+    def done(self) -> bool:
+        return self.process.poll() is not None
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_whoever_is_stopped_takes_the_jobs_along_and_waits_for_them(lab, monkeypatch, number):
+    jobs: list[Process] = []
+
+    def hand_in(_executor: object, works: list[object]) -> list[Process]:
+        signal.raise_signal(number)  # even now
+        jobs.extend(Process() for _ in works)
         return jobs
 
     before = signal.getsignal(signal.SIGTERM)
     monkeypatch.setattr(cluster, "_hand_in", hand_in)
-    monkeypatch.setattr(cluster, "_alive", lambda *_: {"7"})
-    monkeypatch.setattr(cluster, "_answer", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(KeyboardInterrupt):
         list(run_on("local", [lab.cell("random")], lab.results, settings(lab), At()))
-    assert [job.stopped for job in jobs] == [True]
+    (job,) = jobs
+    assert job.process.returncode == 7
+    assert job.deaf == [str(int(signal.SIGHUP)), str(int(signal.SIGINT))]
     assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
+
+
+def test_a_further_ctrl_c_tells_the_jobs_once_more():
+    jobs = [Process(1), Process(2)]
+    timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    cluster._stop("local", jobs)
+    timer.join()
+    assert [job.process.returncode for job in jobs] == [7, 7]
+
+
+def test_a_job_that_is_terminated_before_its_cell_begins_ends(lab, monkeypatch):
+    monkeypatch.setattr(cluster, "run_cells", lambda *_, **__: signal.raise_signal(signal.SIGTERM))
+    before = signal.signal(signal.SIGTERM, lambda *_: None)  # as submitit has it
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            cluster.Work(lab.cell("bp"), lab.results, settings(lab), False)()
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_job_saves_its_cell_before_it_goes_back_into_the_queue(lab, monkeypatch):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import shutil
 import signal
 import subprocess
@@ -32,7 +33,7 @@ from hebbbench.record import schema
 from hebbbench.training.again import Again
 from hebbbench.training.device import check_device, named_device
 from hebbbench.training.grid import run_cells
-from hebbbench.training.interrupt import terminated_as_by_ctrl_c
+from hebbbench.training.interrupt import terminated_as_by_ctrl_c, undisturbed
 from hebbbench.training.run import Settings, load_data, load_with_progress
 
 Executor = Literal["local", "slurm"]
@@ -70,7 +71,10 @@ class Work:
 
     def __call__(self) -> schema.Result | Refused:
         """Run the cell. When a stop is asked for it is checkpointed, and the process ends without an answer."""
-        out = Plain()
+        with terminated_as_by_ctrl_c():
+            return self._run(Plain())
+
+    def _run(self, out: Reporter) -> schema.Result | Refused:
         cache = self.settings.cache
         requeue = _stop_before_requeue()
         try:
@@ -177,7 +181,8 @@ def run_on(
             while waiting or running:
                 room = ARRAY if kind == "slurm" else jobs - len(running)  # Slurm's array keeps the rest back by itself
                 part, waiting = waiting[:room], waiting[room:]
-                running += [Running(work, job) for work, job in zip(part, _hand_in(executor, part), strict=True)]
+                with undisturbed():
+                    running += [Running(work, job) for work, job in zip(part, _hand_in(executor, part), strict=True)]
                 alive = _alive(kind, running)
                 for item in list(running):
                     answer = _answer(item, item.job.job_id in alive, executor, reporter)
@@ -191,9 +196,28 @@ def run_on(
                     reporter.advance(1, str(item.work.cell))
                 time.sleep(LOOK_SECONDS if running else 0)
     finally:
-        for item in running:
-            item.job.cancel(check=False)
+        _stop(kind, [item.job for item in running])
         reporter.end()
+
+
+def _stop(kind: Executor, jobs: Sequence[Any]) -> None:
+    """Have jobs stop. Those of this machine are waited for, which are told once more by a further Ctrl-C, and then
+    leave their checkpoints as they are.
+
+    submitit's own way for them, an interrupt, ends in a traceback and kills a cell that takes longer than a second.
+    """
+    if kind == "slurm":
+        for job in jobs:
+            job.cancel(check=False)
+        return
+    while left := [job for job in jobs if not job.done()]:
+        try:
+            for job in left:
+                os.kill(int(job.job_id), signal.SIGTERM)
+            while not all(job.done() for job in left):
+                time.sleep(LOOK_SECONDS / 10)
+        except KeyboardInterrupt:
+            continue
 
 
 def _hand_in(executor: Any, works: Sequence[Work]) -> list[Any]:
@@ -233,7 +257,8 @@ def _answer(item: Running, alive: bool, executor: Any, reporter: Reporter) -> sc
     reporter.say(
         f"  {item.work.cell}: its job {item.job.job_id} vanished; handed in again, to go on from its checkpoint"
     )
-    (item.job,) = _hand_in(executor, [item.work])
+    with undisturbed():
+        (item.job,) = _hand_in(executor, [item.work])
     item.attempts, item.gone = item.attempts + 1, 0
     return None
 

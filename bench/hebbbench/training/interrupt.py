@@ -200,6 +200,24 @@ def stop_requests(limit: TimeLimit | None = None, world: World = ALONE) -> Itera
 
 
 @contextmanager
+def undisturbed() -> Iterator[None]:
+    """Within this context stop signals wait, and processes begun never hear of Ctrl-C or of a closed terminal: whoever
+    began them tells them to stop, once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[int] = []
+    with _answered(_signals(), lambda number, frame: came.append(number)):
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})  # which processes inherit
+        try:
+            yield
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    if came:
+        signal.raise_signal(came[0])
+
+
+@contextmanager
 def terminated_as_by_ctrl_c() -> Iterator[None]:
     """Within this context SIGTERM, or SIGHUP of a terminal that is closed, raises KeyboardInterrupt."""
     if threading.current_thread() is not threading.main_thread():
