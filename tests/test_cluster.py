@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import getpass
+import io
 import os
 import shutil
 import signal
@@ -328,6 +329,14 @@ def test_a_further_ctrl_c_tells_the_jobs_once_more():
     cluster._stop("local", jobs)
     timer.join()
     assert [job.process.returncode for job in jobs] == [7, 7]
+
+
+def test_a_job_speaks_on_a_terminal_that_lacks_its_letters(lab, monkeypatch):
+    written = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    monkeypatch.setattr(sys, "stdout", written)
+    found = cluster.Work(lab.cell("bp"), lab.results, Settings(device="cpu", cache=lab.cache), False)()
+    assert getattr(found, "status", found) == "ok"
+    assert b"? bp ? seed 0" in written.buffer.getvalue()
 
 
 def test_a_job_that_is_terminated_before_its_cell_begins_ends(lab, monkeypatch):

@@ -7,6 +7,7 @@ that vanishes without a word is handed in again.
 
 from __future__ import annotations
 
+import io
 import logging
 import math
 import os
@@ -71,6 +72,9 @@ class Work:
 
     def __call__(self) -> schema.Result | Refused:
         """Run the cell. When a stop is asked for it is checkpointed, and the process ends without an answer."""
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # as the command line has it
         with terminated_as_by_ctrl_c():
             return self._run(Plain())
 
