@@ -322,6 +322,17 @@ def test_whoever_is_stopped_takes_the_jobs_along_and_waits_for_them(lab, monkeyp
     assert signal.pthread_sigmask(signal.SIG_BLOCK, []) == set()
 
 
+@pytest.mark.slow
+def test_a_cell_that_is_forced_runs_again_as_a_job_once(lab):
+    pytest.importorskip("submitit")
+    cell = lab.cell("random")
+    before = lab.run(cell, results=lab.results)
+    (forced,) = run_on("local", [cell], lab.results, settings(lab), At(), force=True)
+    assert forced.started != before.started or forced.cost != before.cost
+    assert forced.measurement() == before.measurement()
+    assert cluster.Work(cell, lab.results, settings(lab))() == forced  # as a job that was requeued behind its end
+
+
 def test_a_further_ctrl_c_tells_the_jobs_once_more():
     jobs = [Process(1), Process(2)]
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))
@@ -334,7 +345,7 @@ def test_a_further_ctrl_c_tells_the_jobs_once_more():
 def test_a_job_speaks_on_a_terminal_that_lacks_its_letters(lab, monkeypatch):
     written = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
     monkeypatch.setattr(sys, "stdout", written)
-    found = cluster.Work(lab.cell("bp"), lab.results, Settings(device="cpu", cache=lab.cache), False)()
+    found = cluster.Work(lab.cell("bp"), lab.results, Settings(device="cpu", cache=lab.cache))()
     assert getattr(found, "status", found) == "ok"
     assert b"? bp ? seed 0" in written.buffer.getvalue()
 
@@ -344,7 +355,7 @@ def test_a_job_that_is_terminated_before_its_cell_begins_ends(lab, monkeypatch):
     before = signal.signal(signal.SIGTERM, lambda *_: None)  # as submitit has it
     try:
         with pytest.raises(KeyboardInterrupt):
-            cluster.Work(lab.cell("bp"), lab.results, settings(lab), False)()
+            cluster.Work(lab.cell("bp"), lab.results, settings(lab))()
     finally:
         signal.signal(signal.SIGTERM, before)
 
@@ -361,7 +372,7 @@ def test_a_job_saves_its_cell_before_it_goes_back_into_the_queue(lab, monkeypatc
     whole = lab.run(cell)
     told = At(4, lambda: signal.raise_signal(signal.SIGUSR2), "training")
     monkeypatch.setattr(cluster, "Plain", lambda: told)
-    work = cluster.Work(cell, lab.results, Settings(device="cpu", cache=lab.cache), False)
+    work = cluster.Work(cell, lab.results, Settings(device="cpu", cache=lab.cache))
     try:
         with pytest.raises(SystemExit) as left:
             work()
