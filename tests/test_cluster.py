@@ -333,6 +333,15 @@ def test_a_cell_that_is_forced_runs_again_as_a_job_once(lab):
     assert cluster.Work(cell, lab.results, settings(lab))() == forced  # as a job that was requeued behind its end
 
 
+def test_of_a_job_s_traceback_the_error_is_told():
+    submitit = pytest.importorskip("submitit")
+    trace = "Traceback (most recent call last):\n  File\nValueError: what it was\n"
+    told = submitit.core.utils.FailedJobError(f"failed with trace:\n{'-' * 22}\n{trace}\n{'-' * 22}\nSee\n  - /a/b.err")
+    assert cluster._last_line(str(told)) == "ValueError: what it was"
+    assert cluster._last_line("one\ntwo\n") == "two"
+    assert cluster._last_line("") == "no message"
+
+
 def test_a_further_ctrl_c_tells_the_jobs_once_more():
     jobs = [Process(1), Process(2)]
     timer = threading.Timer(1.0, os.kill, (os.getpid(), signal.SIGINT))

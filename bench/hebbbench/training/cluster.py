@@ -327,4 +327,8 @@ def _whole(path: Path | None) -> Path | None:
 
 
 def _last_line(text: str) -> str:
+    """The last line of what a job said; of submitit's words the last of the traceback, which it puts between rules."""
+    lines = text.strip().splitlines()
+    rules = [number for number, line in enumerate(lines) if line and not line.strip("-")]
+    text = "\n".join(lines[: rules[-1]] if rules else lines)
     return (text.strip().splitlines() or ["no message"])[-1]
