@@ -26,6 +26,7 @@ from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe
 from hebbbench.report import summary
 from hebbbench.training import alignment, grid
+from hebbbench.training import course as course_module
 from hebbbench.training.alignment import AlignmentMeter
 from hebbbench.training.grid import run_cells
 from hebbbench.training.learner import Learner
@@ -159,6 +160,29 @@ def test_networks_trained_together_are_those_of_the_loop(case, tmp_path):
         assert stacked.work.model_dump(exclude=rates) == single.work.model_dump(exclude=rates)
         assert stacked.work.achieved_flops_per_second > 0
         assert stacked.environment.determinism_probe is single.environment.determinism_probe is True
+
+
+def test_the_cosines_over_all_data_leave_the_network_as_it_is(tmp_path, monkeypatch):
+    options = {**work().architecture.options, "norm": "batch", "dropout": 0.3}
+    plain = work(architecture={"name": "mlp", "options": options})
+    seen, full = [], course_module.full_data
+
+    def watched(meter, batches, indices):
+        buffers = {name: value.clone() for name, value in meter.learner.model.named_buffers()}
+        first, draws = full(meter, batches, indices), torch.get_rng_state()
+        assert torch.equal(torch.get_rng_state(), draws)
+        assert all(torch.equal(value, buffers[name]) for name, value in meter.learner.model.named_buffers())
+        seen.extend([len(buffers), first == full(meter, batches, indices)])
+        return first
+
+    monkeypatch.setattr(course_module, "full_data", watched)
+    assert run_cell(cell_of(plain), None, Settings(), Silent()).status == "ok"
+    assert seen == [6, True]
+
+
+def test_alignment_is_not_measured_layer_by_layer():
+    with pytest.raises(ProtocolError, match="schedule = 'layerwise' with alignment"):
+        cell_of(work(free=["schedule", "optimizer"]), "oja", schedule="layerwise")
 
 
 def test_networks_of_one_seed_share_its_batches(tmp_path):

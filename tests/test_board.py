@@ -136,6 +136,17 @@ def test_every_file_is_in_a_row_or_listed(full: Sources) -> None:
     assert sum(int(match[1]) for match in counts if match) == in_rows
 
 
+def test_a_result_that_stands_in_several_tables_is_counted_once(tmp_path: Path) -> None:
+    axis = {"path": "architecture.options.width", "values": [32, 64], "rules": ["oja"]}
+    protocol = make_protocol("some", seeds=[0, 1], axes={"width": axis})
+    found = [make_result(protocol, "random", s, 0.8, {"width": 32}) for s in (0, 1)]
+    found += [make_result(protocol, "oja", s, 0.9, {"width": width}) for s in (0, 1) for width in (32, 64)]
+    store_all(found, tmp_path)
+    text = board.render(make_sources(tmp_path, protocols={"some": protocol}))
+    assert text.count("[random]") == 2
+    assert "Verification of the results: 6 self-reported" in text
+
+
 def test_a_row_too_wide_to_place_says_between_which_tiers_it_lies(tmp_path: Path) -> None:
     steady = {"bp": 0.97, "softhebb": 0.93, "random": 0.80}
     wide = [0.05, 0.99, 0.10, 0.98, 0.15]

@@ -61,6 +61,7 @@ def test_what_cannot_be_run_is_not_shown_either(lab, call, changes, told):
         ({"loss": "cross_entropy"}, r"'teacher-mlp' has numbers to be predicted. Set loss: mse"),
         ({"data": {"mean": [0.5], "std": [0.5]}}, r"needs empty lists: its inputs are numbers already"),
         ({"data": {"augment": "crop-flip"}}, r"data.augment = 'crop-flip' .* Valid: none\."),
+        ({"data": {"validation": 100}}, r"data.validation = 100: .*has no classes. Set validation: 0"),
         ({"precision": "bfloat16"}, r"precision = 'bfloat16' with alignment: .* Leave precision out, or alignment"),
         ({"headline": "probe.test.accuracy", "chance": 0.1}, r"probe is of classes, and 'teacher-mlp' has none"),
     ],

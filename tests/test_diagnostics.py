@@ -280,6 +280,13 @@ def stopped_once(lab: Lab, cell, at: int, diagnosed: bool = True, phase: str | N
         run_cell(cell, None, settings, At(at, stop, phase))
 
 
+def test_a_local_rule_that_governs_the_read_out_has_diagnostics_of_it(lab):
+    protocol = lab.protocol(changes={"plastic": ["fc*", "head.linear"], "plastic_unsupervised": None})
+    found = watched(lab, lab.cell("oja", protocol, optimizer={"lr": 1e-3}))
+    assert found.status == "ok", found.reason
+    assert any("head.linear" in name for name in found.metrics)
+
+
 @pytest.mark.parametrize("name", [*LEARNING, "convolutions, layerwise"])
 @pytest.mark.parametrize(("at", "phase"), [(6, None), (2, "linear probe")])
 def test_diagnostics_go_on_where_a_cell_was_stopped(lab, name, at, phase):

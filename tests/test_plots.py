@@ -122,6 +122,16 @@ def test_a_curve_is_the_mean_over_seeds_at_each_epoch(results):
     assert figure.get_suptitle() == "tiny"
 
 
+def test_a_line_ends_where_the_first_of_its_seeds_does(results):
+    long = {"diagnostics.gini.fc1": [[1.0, 0.1], [2.0, 0.2], [3.0, 0.3]]}
+    short = {"diagnostics.gini.fc1": [[1.0, 0.5], [2.0, 0.6]]}
+    own = [r for r in at(results, width=64) if r.rule.name == "bp"]
+    cut = [r.model_copy(update={"curves": kept}) for r, kept in zip(own, (long, short), strict=True)]
+    with styled():
+        (panel,) = curves.draw(Found(cut), "gini", "diagnostics.gini.fc1").axes
+    assert lines_of(panel)["bp"] == [(1.0, pytest.approx(0.3)), (2.0, pytest.approx(0.4))]
+
+
 def test_the_training_loss_is_the_curve_nobody_names_over_training_epochs(results):
     with styled():
         figure = curves.draw(Found(results), "curve", None)
@@ -413,6 +423,22 @@ def test_marks_of_one_rule_are_told_apart_by_an_axis_and_zero_has_a_line(results
     assert {len(points) for points in lines_of(axis).values()} == {2}
     assert any(list(line.get_xdata()) == [0, 0] for line in axis.get_lines())
     assert axis.get_yscale() == "log"
+
+
+def test_no_mark_of_a_signed_metric_is_lost_to_a_logarithmic_axis(results):
+    def made(name: str, n: float, value: float):
+        result = varied(results[0], n, 0.05, value)
+        loss = result.metrics["alignment.fc2"].model_copy(update={"value": 1.0 + n})
+        metrics = {**result.metrics, "end_to_end.test.loss": loss}
+        return result.model_copy(
+            update={"protocol": result.protocol.model_copy(update={"name": name}), "metrics": metrics}
+        )
+
+    grid = [made(*each) for each in (("one", 0.0, 0.01), ("one", 0.1, 0.9), ("two", 0.0, -0.5), ("two", 0.1, 0.5))]
+    with styled():
+        figure = scatter.draw(Found(grid), "end_to_end.test.loss", "alignment.fc2")
+    assert len(figure.axes) == 2
+    assert {axis.get_yscale() for axis in figure.axes} == {"linear"}
 
 
 def test_a_metric_against_an_axis_has_a_line_for_each_value_of_the_others(results):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from conftest import At, Lab
 from hebbbench.api import run
@@ -19,6 +20,7 @@ from hebbbench.record import environment
 from hebbbench.training import course, probing, rehearsal
 from hebbbench.training.learner import Learner
 from hebbbench.training.loop import CHECK_EVERY, Diverged
+from hebbbench.training.network import drops
 
 SOFT = {"optimizer": {"lr": 0.01}, "init": {"law": "normal", "radius": 25.0}}
 RESIDUAL = {
@@ -428,6 +430,12 @@ def test_a_getter_that_fails_leaves_null_and_a_reason_and_touches_no_neighbour(m
     assert found.unavailable == {**sound.unavailable, **reasons}
     assert found.model_dump(exclude={"unavailable", *reasons}) == sound.model_dump(exclude={"unavailable", *reasons})
     assert (found.cpu, found.commit, found.device_name) == (None, None, None)
+
+
+@pytest.mark.parametrize("kind", [nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.AlphaDropout, nn.FeatureAlphaDropout])
+def test_a_network_that_drops_out_in_any_way_is_seeded(kind):
+    assert drops(nn.Sequential(nn.Linear(2, 2), kind(0.5)))
+    assert not drops(nn.Sequential(nn.Linear(2, 2), kind(0.0)))
 
 
 def test_a_package_that_is_not_installed_is_null_with_a_reason(monkeypatch):

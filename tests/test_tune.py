@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from conftest import At, Killed, Lab
+from hebbbench import registry
 from hebbbench.data.dataset import Dataset
 from hebbbench.errors import NothingScored, ProtocolError, RunInterrupted
 from hebbbench.recipe import Recipe, RecipeFile, Search, resolve
@@ -16,7 +17,7 @@ from hebbbench.training import trial
 from hebbbench.training.course import Course
 from hebbbench.training.measured import Measured
 from hebbbench.training.run import Settings
-from hebbbench.training.tune import TUNING_SEEDS, Trial, at_the_edge, fixed_axes, parse_space, search
+from hebbbench.training.tune import TUNING_SEEDS, Trial, _with, at_the_edge, fixed_axes, parse_space, search
 
 
 @pytest.fixture(autouse=True)
@@ -119,6 +120,40 @@ def test_what_a_recipe_may_not_choose_cannot_be_searched(lab, rule, space, messa
 
     with pytest.raises(HebbBenchError, match=message):
         look(lab, rule, space)
+
+
+@pytest.mark.parametrize(
+    ("changes", "key", "message"),
+    [
+        (
+            {"axes": {"rate": {"path": "training.optimizer.lr", "values": [0.1, 0.2]}}},
+            "optimizer.lr",
+            r"the axis 'rate' of protocol 'digits-mlp' sets it, to 0.1, 0.2. Choose one with --axis rate=",
+        ),
+        (
+            {"axes": {"net": {"path": "architecture.options.dropout", "values": [0.1, 0.2]}}},
+            "architecture.dropout",
+            r"the axis 'net' of",
+        ),
+        ({"hyperparameters": {"temperature": 2.0}}, "hyperparameters.temperature", r"sets it, to 2.0. Leave it out"),
+    ],
+)
+def test_what_the_protocol_or_an_axis_sets_cannot_be_searched(lab, changes, key, message):
+    axes = {name: axis["values"][0] for name, axis in changes.get("axes", {}).items()}
+    with pytest.raises(ProtocolError, match=message):
+        look(lab, "ghl", {key: [0.1, 0.2]}, changes=changes, axes=axes)
+
+
+def test_where_no_accuracy_is_scored_there_is_nothing_to_search_for():
+    with pytest.raises(ProtocolError, match=r"measures alignment.fc2, which is no score"):
+        search(registry.protocol("sre-mlp"), "bp", {"optimizer.lr": [0.1]}, Settings())
+
+
+def test_the_rate_of_the_rest_is_tried_on_the_optimizer_that_stands_for_it(lab):
+    optimizer = {"name": "adam", "lr": 0.01, "weight_decay": 0.1, "clip": 1.0}
+    protocol = lab.protocol("digits-mlp", {"training.optimizer": optimizer, "training.rest": None})
+    found = _with(protocol, {}, {"rest.lr": 0.5})
+    assert (found.rest.name, found.rest.lr, found.rest.weight_decay, found.rest.clip) == ("adam", 0.5, 0.1, None)
 
 
 def test_a_value_that_cannot_be_tried_is_refused_before_anything_is_trained(lab, monkeypatch):

@@ -105,6 +105,11 @@ def resolve(protocol: Protocol, recipe: Recipe | None, rule: str) -> Resolved:
             f"the recipe of rule '{rule}' asks for epochs = {recipe.epochs}; protocol '{protocol.name}' allows "
             f"at most {protocol.budget.epochs}."
         )
+    if protocol.alignment is not None and choices.get("schedule", protocol.training.schedule) == "layerwise":
+        raise ProtocolError(
+            f"rule '{rule}' under protocol '{protocol.name}': schedule = 'layerwise' with alignment, which is measured "
+            "at the end of one training of all layers. Set schedule: joint."
+        )
     resolved = {
         "training": protocol.training.model_copy(update=choices).model_dump(mode="json"),
         "architecture": {"options": {**protocol.architecture.options, **recipe.architecture}},

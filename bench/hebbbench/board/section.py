@@ -64,7 +64,11 @@ class Remark(NamedTuple):
 
 def remarks(protocol: Protocol, tables: Sequence[Table]) -> list[Remark]:
     """Who measured, what is not there and why, and what others printed."""
-    rows = [row for table in tables for row in table.rows]
+    # A rule for which an axis does not vary stands in the tables of all its values.
+    each: dict[tuple[str, ...], Row] = {}
+    for row in (row for table in tables for row in table.rows):
+        each.setdefault(tuple(result.cell for result in row.results), row)
+    rows = list(each.values())
     found = [
         Remark("", "", measured_by([result for row in rows for result in row.results])),
         Remark("Controls missing", "", _controls(tables)),

@@ -90,13 +90,20 @@ def open_encoded(folder: Path, split: str, spec: DatasetSpec) -> EncodedSplit | 
 
 
 def find_encoded(spec: DatasetSpec, root: Path) -> tuple[str, Path] | None:
-    """(kind, folder) of the first place below `root` that holds the dataset: parquet files, or folders of images."""
-    for subfolder in spec.subfolders:
-        if any(_parquet(root / subfolder, split) for split in spec.splits):
-            return "parquet", root / subfolder
-    for subfolder in spec.folders:
-        if all(_classes_folder(root / subfolder, split) for split in spec.splits):
-            return "folder", root / subfolder
+    """(kind, folder) of the first place below `root` that holds the dataset: parquet files, or folders of images.
+
+    Raises:
+        DataError: a folder may not be read.
+    """
+    try:
+        for subfolder in spec.subfolders:
+            if any(_parquet(root / subfolder, split) for split in spec.splits):
+                return "parquet", root / subfolder
+        for subfolder in spec.folders:
+            if all(_classes_folder(root / subfolder, split) for split in spec.splits):
+                return "folder", root / subfolder
+    except PermissionError as error:
+        raise DataError(f"{error.filename} below the data root {root} cannot be read. Give read permission.") from error
     return None
 
 
@@ -203,4 +210,8 @@ def _folder_rows(spec: DatasetSpec, folder: Path, split: str) -> Iterator[tuple[
         raise DataError(f"{inner} has {len(classes)} folders, expected one for each of {spec.classes} classes.")
     for label, kind in enumerate(classes):
         for path in sorted(path for path in kind.iterdir() if not path.name.startswith(".")):
-            yield str(path), path.read_bytes(), label
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                raise DataError(f"{path}, among the images of a class, cannot be read: {error.strerror}.") from error
+            yield str(path), data, label

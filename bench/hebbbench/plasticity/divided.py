@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hebbbench.errors import ProtocolError
 from hebbbench.plasticity.signals import Pre
 from hebbbench.world import World
 
@@ -84,7 +85,11 @@ def divide(model: nn.Module, world: World) -> None:
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.forward = partial(_normalised, module, world, module.forward)  # type: ignore[method-assign]
-        elif isinstance(module, nn.Dropout) or getattr(module, "drop_prob", None):
+        elif isinstance(module, nn.AlphaDropout | nn.FeatureAlphaDropout):
+            raise ProtocolError(
+                "the network drops out by AlphaDropout, whose mask cannot be divided over processes. Run it in one."
+            )
+        elif isinstance(module, nn.modules.dropout._DropoutNd) or getattr(module, "drop_prob", None):
             module.forward = partial(_dropped, module, world, module.forward)
 
 

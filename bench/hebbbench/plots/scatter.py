@@ -54,14 +54,15 @@ def draw(found: Found, x: str, y: str) -> Figure:
     told_apart = len(order) > 1
     legend = Legend(labels if told_apart else [], notes + above)
     figure, axes = panels(titles(shown), legend, 2.5)
+    heights = [mark.y for some in marks for own in some.values() for mark in own]
+    logarithmic = not (up.is_accuracy or up.is_signed) and far_apart(min(heights), max(heights))  # panels share it
     for axis, some in zip(axes, marks, strict=True):
         if across.is_signed:
             axis.axvline(0, color="0.6", linewidth=0.6)
         for label, own in some.items():
             at = ([across.scale * mark.x for mark in own], [up.scale * mark.y for mark in own])
             axis.plot(*at, **{**look(order[label]), "linestyle": "none"}, label=label)
-        heights = [mark.y for own in some.values() for mark in own]
-        if not up.is_accuracy and far_apart(min(heights), max(heights)):
+        if logarithmic:
             axis.set_yscale("log")
     label_outer(axes, across.label(found.losses), up.label(found.losses))
     add_legend(figure, [handle(i, linestyle="none") for i in order.values()] if told_apart else [], legend)

@@ -189,12 +189,14 @@ def metric_line(label: str, results: Iterable[Result], x: Callable[[Result], flo
 
 def curves(results: Sequence[Result], names: Sequence[str]) -> dict[str, Line]:
     """Rule → the line of the curve of that name, x in epochs; of several names, each is a line, and its label says in
-    what its name differs from the others."""
+    what its name differs from the others. A line ends where the first of its seeds does."""
     lines = {}
     for rule in sorted({result.rule.name for result in results}):
         own = [result for result in results if result.rule.name == rule]
         for name, short in zip(names, _apart(names), strict=True):
-            samples = [(point[0], point[1]) for result in own for point in result.curves.get(name, [])]
+            points = [result.curves[name] for result in own if result.curves.get(name)]
+            shared = min((max(x for x, _ in each) for each in points), default=0.0)
+            samples = [(x, y) for each in points for x, y in each if x <= shared]
             if samples:
                 label = f"{rule}, {short}" if short else rule
                 lines[label] = spread(label, samples)

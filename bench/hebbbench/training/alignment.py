@@ -16,6 +16,8 @@ from hebbbench.metrics.activity import activity_rows
 from hebbbench.metrics.alignment import cosines, hebbian
 from hebbbench.plasticity.signals import post_rows, pre_of, weight_rows
 from hebbbench.protocol import SGD
+from hebbbench.rng import torch_seeded
+from hebbbench.training.features import statistics_kept
 from hebbbench.training.learner import Learner
 from hebbbench.training.network import activations
 from hebbbench.training.witness import Witness
@@ -183,14 +185,15 @@ def full_data(meter: AlignmentMeter, batches: Any, indices: Tensor) -> dict[str,
     states = [{key: value.clone() for key, value in layer.state.items()} for layer in learner.plasticity.layers]
     sums: dict[str, Tensor] = {}
     names: list[str] = []
-    for part in indices.split(PASS):
-        x, targets = batches.plain(part)
-        with meter.watched():
-            learner.find_update(x, targets)
-            updates, others = meter.taken(x, targets)
-        names = list(updates)
-        for name, value in {**updates, **others}.items():
-            sums[name] = sums.get(name, torch.zeros_like(value)) + value * (len(part) / len(indices))
+    with statistics_kept(learner), torch_seeded(learner.seed, "alignment over all data"):
+        for part in indices.split(PASS):
+            x, targets = batches.plain(part)
+            with meter.watched():
+                learner.find_update(x, targets)
+                updates, others = meter.taken(x, targets)
+            names = list(updates)
+            for name, value in {**updates, **others}.items():
+                sums[name] = sums.get(name, torch.zeros_like(value)) + value * (len(part) / len(indices))
     for layer, state in zip(learner.plasticity.layers, states, strict=True):
         for key, value in state.items():
             layer.state[key].copy_(value)

@@ -82,6 +82,11 @@ def _check_scoring(work: Protocol, spec: DatasetSpec, where: str) -> None:
         raise ProtocolError(f"{where} loss = '{work.loss}', and '{spec.name}' has {what}. Set loss: {loss}.")
     if spec.teacher is None:
         return
+    if work.data.validation:
+        raise ProtocolError(
+            f"{where} data.validation = {work.data.validation}: samples are held out to score accuracy, and "
+            f"'{spec.name}' has no classes. Set validation: 0."
+        )
     scored = [name for name in ("probe", "published_probe", "published_epoch") if getattr(work, name) is not None]
     if scored or work.scores_accuracy:
         part = scored[0] if scored else f"headline = '{work.headline}'"

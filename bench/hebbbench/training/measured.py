@@ -112,7 +112,7 @@ class Measured:
                 samples_seen=state.samples,
                 resumed=state.resumed,
             ),
-            work=self._counted(cell, device),
+            work=self._counted(cell, device, trained),
             environment=describe(
                 str(device), self.determinism, self.processes, dict(ROUTES.unusual), state.replayed, self.code
             ),
@@ -120,7 +120,8 @@ class Measured:
             finished=datetime.now(UTC).isoformat(timespec="seconds"),
         )
 
-    def _counted(self, cell: Cell, device: torch.device) -> schema.Work | None:
+    def _counted(self, cell: Cell, device: torch.device, seconds: float) -> schema.Work | None:
+        """What a step computes, and at which rate the steps of these seconds did."""
         counted, state = self.work, self.state
         if counted is None or not counted.step:
             return None
@@ -128,7 +129,7 @@ class Measured:
         return schema.Work(
             forward_flops=counted.forward,
             step_flops=counted.step,
-            achieved_flops_per_second=counted.step * state.step / state.seconds if state.seconds else None,
+            achieved_flops_per_second=counted.step * state.step / seconds if seconds else None,
             ceiling_flops_per_second=ceiling(device, precision) * self.processes,
             step_bytes=counted.bytes,
             layers=[

@@ -95,7 +95,7 @@ def initialise(layers: Iterable[Layer], init: Init, seed: int) -> None:
 def drops(model: nn.Module) -> bool:
     """Whether the model draws random numbers while it trains: dropout of activities, or of whole branches (timm's)."""
     return any(
-        (isinstance(module, nn.Dropout) and module.p > 0) or getattr(module, "drop_prob", None)
+        (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0) or getattr(module, "drop_prob", None)
         for module in model.modules()
     )
 

@@ -51,11 +51,17 @@ def search(
         The best recipe, and all trials.
 
     Raises:
-        ProtocolError: a key does not exist or is frozen.
+        ProtocolError: a key does not exist, is frozen, or is set by the protocol or an axis; or no accuracy is scored.
         NothingScored: every trial diverged or failed.
         RunInterrupted: a stop was asked for; the same search goes on from there.
     """
     out = reporter or Silent()
+    if not protocol.scores_accuracy:
+        raise ProtocolError(
+            f"protocol '{protocol.name}' measures {protocol.headline}, which is no score: there is nothing to search "
+            "for. Copy a recipe from a protocol that scores accuracy, or run each setting and look."
+        )
+    _refuse_fixed(protocol, space)
     if not protocol.data.validation:
         raise ProtocolError(
             f"protocol '{protocol.name}' holds out no validation samples (data.validation = 0), so nothing can be "
@@ -109,6 +115,26 @@ def search(
     return found.model_copy(update={"provenance": "searched", "search": ledger}), trials
 
 
+def _refuse_fixed(protocol: Protocol, space: dict[str, list[Any]]) -> None:
+    """Refuse keys that a protocol or its axes set whatever a recipe says: all trials would be one."""
+    by_axis = {
+        axis.path.removeprefix("training.").replace("architecture.options.", "architecture."): name
+        for name, axis in protocol.axes.items()
+    }
+    for key in space:
+        if key in by_axis:
+            name = by_axis[key]
+            raise ProtocolError(
+                f"--try {key}: the axis '{name}' of protocol '{protocol.name}' sets it, to "
+                f"{', '.join(map(str, protocol.axes[name].values))}. Choose one with --axis {name}=…"
+            )
+        if key.removeprefix("hyperparameters.") in protocol.hyperparameters and key.startswith("hyperparameters."):
+            raise ProtocolError(
+                f"--try {key}: protocol '{protocol.name}' sets it, to "
+                f"{protocol.hyperparameters[key.removeprefix('hyperparameters.')]}. Leave it out."
+            )
+
+
 def fixed_axes(protocol: Protocol, rule: str, texts: Sequence[str]) -> dict[str, AxisValue]:
     """The axis values at which to search, from the command line: name=value, or `all` for the rest.
 
@@ -159,7 +185,8 @@ def at_the_edge(space: dict[str, list[Any]], trials: Sequence[Trial]) -> list[st
 
 
 def _with(protocol: Protocol, base: dict[str, Any], choice: dict[str, Any]) -> Recipe:
-    """`base` with the chosen values; a section the recipe lacks starts from the protocol's."""
+    """`base` with the chosen values; a section the recipe lacks starts from the protocol's, a missing rest as the
+    optimizer of the plastic layers, which stands for it."""
     plain: dict[str, Any] = {"provenance": "default", **base}
     training = protocol.training.model_dump(mode="json", exclude_none=True)
     for key, value in choice.items():
@@ -167,7 +194,11 @@ def _with(protocol: Protocol, base: dict[str, Any], choice: dict[str, Any]) -> R
         if not field:
             plain[section] = value
             continue
-        plain[section] = {**(plain.get(section) or training.get(section) or {}), field: value}
+        start = plain.get(section) or training.get(section)
+        if start is None and section == "rest":
+            start = dict(plain.get("optimizer") or training["optimizer"])
+            start.pop("clip", None)
+        plain[section] = {**(start or {}), field: value}
     return validate(Recipe, plain, "search")
 
 

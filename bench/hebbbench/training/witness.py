@@ -39,6 +39,7 @@ class Witness:
             divide(self.model, learner.world)
         modules = dict(self.model.named_modules())
         self.layers: list[nn.Linear | nn.Conv2d] = [modules[layer.name] for layer in learner.plasticity.layers]
+        self.reaches_head = any(module in self.layers for module in self.model.head.modules())
         self.last: dict[int, tuple[Tensor, Tensor]] = {}
         for module in modules.values():
             if getattr(module, "inplace", False):
@@ -93,8 +94,9 @@ class Witness:
         with torch.random.fork_rng(devices=devices), torch.set_grad_enabled(backward):
             seed_torch(derive(learner.seed, "dropout", number))
             features = self.model.body(x)
+            answers = self.model.head(features) if backward or self.reaches_head else features
             if backward:
-                loss = objective(learner.loss, self.model.head(features), labels)
+                loss = objective(learner.loss, answers, labels)
                 learner.world.weighted(loss).backward()
                 learner.world.sum_in_place(gradients(self.model.parameters()))
         for handle in handles:
