@@ -86,6 +86,27 @@ def test_steps_are_replayed_as_graphs_and_leave_the_same(rule, protocol):
         assert far.float().mean() <= (0.01 if rule in SIGNED else 0.0)
 
 
+DROPS = {
+    "free": ["optimizer"],
+    "architecture": {"name": "mlp", "options": {"widths": [16, 12], "norm": "batch", "biases": "all", "dropout": 0.5}},
+}
+
+
+@pytest.mark.parametrize("rule", ["bp", "fa", "usf", "frsf", "brsf", "dfa", "ghl_fa", "pc", "ep", "dtp", "pepita"])
+def test_steps_with_biases_and_dropout_are_replayed_and_leave_the_same(rule):
+    eager, learner = (Learner(cell_of(rule, "digits-mlp", DROPS), (8, 8, 1), 10, GPU) for _ in range(2))
+    said: list[str] = []
+    replay = Replay(learner, CudaRecorder(GPU), said.append)
+    x, labels = batch(learner)
+    for number in range(6):
+        eager.step(x, labels, number, number / 6)
+        replay.step(x, labels, number, number / 6)
+    assert not said or rule in WAITING, said
+    for mine, other in zip(learner.model.parameters(), eager.model.parameters(), strict=True):
+        far = (mine - other).abs() > 1e-4 * other.abs().max() + 1e-6
+        assert far.float().mean() <= (0.01 if rule in SIGNED else 0.0)
+
+
 @pytest.mark.parametrize("rule", ["bp", "ghl", "softhebb", "hpca", "dfa", "dtp"])
 def test_a_cell_ends_where_it_ends_on_the_cpu(rule, tmp_path):
     cell = cell_of(rule, "digits-deephebb")
@@ -106,6 +127,16 @@ def test_products_in_bfloat16_are_close_to_those_of_float32(rule, precision):
         learner.find_update(*batch(learner))
         grads.append(torch.cat([weight.grad.flatten() for weight in learner.plasticity.weights()]))
     assert torch.nn.functional.cosine_similarity(*grads, dim=0) > (0.9 if rule == "ghl" else 0.99)
+
+
+@pytest.mark.parametrize("rule", ["bp", "fa", "brsf", "dfa", "ghl_fa", "sign_fa"])
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_feedback_paths_take_products_in_bfloat16(rule, norm):
+    options = {"widths": [16, 12], "norm": norm, "head_norm": norm}
+    changes = {"precision": "bfloat16", "free": ["optimizer"], "architecture": {"name": "mlp", "options": options}}
+    learner = Learner(cell_of(rule, "digits-mlp", changes), (8, 8, 1), 10, GPU)
+    learner.step(*batch(learner), 0, 0.0)
+    assert learner.diverged() is None
 
 
 def test_small_networks_train_together_as_they_do_on_the_cpu(tmp_path):
@@ -131,5 +162,6 @@ def test_the_probes_steps_are_replayed_and_leave_the_same(monkeypatch):
     monkeypatch.setattr(CudaRecorder, "failed", True)
     for _ in range(spec.epochs):
         eager.train_epoch(data)
-    assert eager._replayed is None
+    assert eager._replayed is not None
+    assert eager._replayed.recording is None
     torch.testing.assert_close(replayed.linear.weight, eager.linear.weight, rtol=1e-4, atol=1e-6)

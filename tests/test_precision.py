@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from hebbbench import Rule, registry
 from hebbbench.cell import cells
@@ -18,6 +19,7 @@ from hebbbench.plasticity.attach import Plasticity
 from hebbbench.plasticity.routes import USUAL
 from hebbbench.plasticity.signals import pre_of
 from hebbbench.protocol import Protocol
+from hebbbench.recipe import Recipe
 from hebbbench.training.learner import Learner
 
 DEVICE = torch.device("cpu")
@@ -183,3 +185,38 @@ def test_the_way_chosen_is_taken_in_bfloat16(way, monkeypatch):
     exact = a.T @ unfolded(x, layer) / 12
     assert found.dtype == torch.float32
     assert (found - exact).abs().max() < 0.02 * exact.abs().max()
+
+
+class AsOnCuda(TorchFunctionMode):
+    """Autocast on a CPU, with what CUDA's computes in float32 in float32, too: norms over units, powers, sums."""
+
+    FLOAT32 = frozenset({Tensor.pow, torch.pow, F.layer_norm, torch.layer_norm, Tensor.softmax, F.softmax, Tensor.sum})
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in self.FLOAT32 and torch.is_autocast_enabled("cpu"):
+            args = tuple(x.float() if isinstance(x, Tensor) and x.dtype == torch.bfloat16 else x for x in args)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("rule", ["bp", "fa", "usf", "brsf", "dfa", "ghl_fa", "sign_fa", "ghl", "softhebb"])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("mlp", {"widths": [16, 12], "norm": "layer", "head_norm": "layer"}),
+        ("deephebb", {"widths": [8, 8, 8], "activation": "triangle", "padding": "reflect"}),
+    ],
+)
+def test_where_a_network_mixes_precisions_as_on_a_gpu_every_path_goes_through(name, options, rule):
+    """A layer's error may then be bfloat16 and its input float32."""
+    architecture = {"name": name, "options": options}
+    base = f"digits-{name}"
+    changed = protocol(base, precision="bfloat16", free=["optimizer"], architecture=architecture)
+    (cell,) = cells(
+        changed, [rule], [0], {}, Recipe.model_validate({"provenance": "default", "optimizer": {"lr": 0.01}})
+    )
+    x, labels = batch(name)
+    with AsOnCuda():
+        own = Learner(cell, (8, 8, 1), 10, DEVICE)
+        own.step(x, labels, 0, 0.0)
+        own.features(x)
+    assert own.diverged() is None

@@ -451,6 +451,12 @@ def test_a_step_draws_one_mask_and_the_next_step_another():
     own = Procedure(Passes(), model)
     for _ in range(2):
         own.run(torch.rand(6, 3, 32, 32), LABELS[:6])
+    assert "forward" not in vars(model.head.dropout)
+    torch.manual_seed(7)
+    alone = model.head.dropout(torch.ones(6, 6 * 4 * 4))  # as a network that repeats the step draws it
+    torch.manual_seed(7)
+    own.run(torch.rand(6, 3, 32, 32, generator=torch.Generator()), LABELS[:6])
+    assert torch.equal(masks.pop()[0], alone)
     for first, *others in masks:
         assert {0.0, 2.0} == set(first.unique().tolist())
         assert all(torch.equal(first, other) for other in others)

@@ -45,6 +45,14 @@ def test_a_step_waits_for_nothing(rule, protocol):
     assert bool(found) == (rule in WAITING), found
 
 
+def test_what_is_copied_from_another_device_is_seen():
+    with Unrepeatable() as waits:
+        torch.ones(3).to("meta")
+        torch.empty(3, device="meta").copy_(torch.ones(3))
+        torch.ones(3).to(torch.float64)
+    assert waits.reads == {"aten::_to_copy": 1, "aten::copy_": 1}
+
+
 def test_what_waits_is_seen():
     numbers = torch.arange(4)
     with Unrepeatable() as waits:

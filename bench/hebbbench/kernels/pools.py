@@ -22,11 +22,11 @@ from hebbbench.kernels import in_use
 AREA = 25
 """Places of the largest window, each of which is a step of its own in the kernel."""
 
-LARGEST = 2**31 - 1
-"""Elements of the largest tensor: offsets are 32 bits wide."""
-
 ELEMENTS = 1024
 """Elements that one program writes."""
+
+LARGEST = 2**31 - 1 - ELEMENTS
+"""Elements of the largest tensor: offsets are 32 bits wide, also where the last program looks beyond its end."""
 
 DTYPES = (torch.float32, torch.bfloat16)
 

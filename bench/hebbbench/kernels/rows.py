@@ -47,8 +47,8 @@ ROWWISE = {
         "{out} = tl.where(c == {out}_first, {0}, -({0}))",
     ),
     "cosine": (
-        "{out} = {0} / tl.maximum({1} * {2}, 1.1754943508222875e-38)",
-        "{out} = tl.minimum(tl.maximum({out}, -1.0), 1.0)",
+        "{out} = {0} / tl.maximum({1} * {2}, 1.1754943508222875e-38, tl.PropagateNan.ALL)",
+        "{out} = tl.minimum(tl.maximum({out}, -1.0, tl.PropagateNan.ALL), 1.0, tl.PropagateNan.ALL)",
     ),
 }
 """What is done to rows, line by line. Numbers beyond the last unit are 0 in tiles and −∞ in a softmax."""

@@ -132,7 +132,8 @@ class _Direct:
         classes, features = self.error.shape[1], exact[0].numel()
         if index not in self.matrices:
             self.matrices[index] = direct_matrix(self.seed, index, classes, features).to(exact.device, exact.dtype)
-        return (self.error @ self.matrices[index]).view_as(exact)
+        # A network's last operation may be float32 where products are bfloat16, or the other way round.
+        return (self.error.to(exact.dtype) @ self.matrices[index]).view_as(exact)
 
 
 def direct_matrix(seed: int, index: int, classes: int, features: int) -> Tensor:

@@ -6,8 +6,9 @@ crosses from one layer to another is the rule's affair, and is measured (`hebbbe
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -74,21 +75,25 @@ class Procedure:
     @contextmanager
     def _one_mask(self) -> Iterator[None]:
         """What dropout leaves out, it leaves out in every pass of a step: passes are compared with each other."""
-        masks: dict[nn.Module, Tensor] = {}
+        masks: dict[tuple[nn.Module, torch.Size], Tensor] = {}
 
-        def drop(dropout: nn.Module, inputs: tuple[Tensor, ...], _output: Tensor) -> Tensor:
-            (x,) = inputs
-            if dropout not in masks or masks[dropout].shape != x.shape:
-                masks[dropout] = dropout.forward(x.new_ones(x.shape))
-            return x * masks[dropout]
+        def dropped(module: nn.Module, alone: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+            if (module, x.shape) not in masks:
+                masks[module, x.shape] = alone(torch.ones_like(x))
+            return x * masks[module, x.shape]
 
-        dropouts = [module for module in self.model.modules() if isinstance(module, nn.modules.dropout._DropoutNd)]
-        handles = [module.register_forward_hook(drop) for module in dropouts if module.training and module.p]
+        dropouts = [module for module in self.model.modules() if _scales(module) and module.training]
+        own = {module: module.__dict__.get("forward") for module in dropouts}  # of a batch that is divided
+        for module in dropouts:
+            module.forward = partial(dropped, module, module.forward)
         try:
             yield
         finally:
-            for handle in handles:
-                handle.remove()
+            for module, forward in own.items():
+                if forward is None:
+                    del module.forward
+                else:
+                    module.forward = forward
 
     @contextmanager
     def _first_calls(self) -> Iterator[list[Tensor]]:
@@ -116,3 +121,9 @@ class Procedure:
                 handle.remove()
             for norm, momentum in zip(norms, momenta, strict=True):
                 norm.momentum = momentum
+
+
+def _scales(module: nn.Module) -> bool:
+    """Whether a module is a dropout whose mask is a factor, as AlphaDropout's is not."""
+    alpha = isinstance(module, nn.AlphaDropout | nn.FeatureAlphaDropout)
+    return isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0 and not alpha

@@ -45,12 +45,14 @@ class CudaRecorder:
         with torch.cuda.device(self.device):
             here, beside = torch.cuda.current_stream(), torch.cuda.Stream()
             beside.wait_stream(here)
-            with torch.cuda.stream(beside):
-                for _ in range(WARM_UP):
-                    call()
-                with _waiting_is_an_error():
-                    call()
-            here.wait_stream(beside)
+            try:
+                with torch.cuda.stream(beside):
+                    for _ in range(WARM_UP):
+                        call()
+                    with _waiting_is_an_error():
+                        call()
+            finally:  # what was begun there is done before anything is put back here
+                here.wait_stream(beside)
             graph = torch.cuda.CUDAGraph()
             try:
                 # Only this thread's calls are looked at: another one pins the memory of decoded batches meanwhile.

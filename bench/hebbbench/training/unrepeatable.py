@@ -1,4 +1,4 @@
-"""What a step does that no recording can hold: it waits for a number, or draws from a generator of its own."""
+"""What a step does that no recording can hold: it waits for a number, copies from the host, has its own generator."""
 
 from __future__ import annotations
 
@@ -19,11 +19,16 @@ READS_BACK = {
 }
 
 
+COPIES = {"aten::_to_copy", "aten::copy_"}
+"""From the host to the device a recording would copy the same memory each time, whatever has become of it."""
+
+
 class Unrepeatable(TorchDispatchMode):
     """Counts what a recording cannot hold.
 
     Attributes:
-        reads: operations whose result the host must wait for; draws: those that draw from a generator of their own.
+        reads: operations whose result the host must wait for, or whose source lies there.
+        draws: those that draw from a generator of their own.
     """
 
     def __init__(self) -> None:
@@ -39,7 +44,10 @@ class Unrepeatable(TorchDispatchMode):
             self.reads[name] += 1
         if any(isinstance(value, torch.Generator) for value in (*args, *kwargs.values())):
             self.draws[name] += 1
-        return func(*args, **kwargs)
+        made = func(*args, **kwargs)
+        if name in COPIES and len({value.device.type for value in (*args[:2], made) if isinstance(value, Tensor)}) > 1:
+            self.reads[name] += 1
+        return made
 
 
 def _masked(args: tuple[Any, ...]) -> bool:
