@@ -167,10 +167,15 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
         ["cifar10-sce-rate"],
         {"kind": "axis", "x": "rate"},
     ),
+    "cifar10-sce-activation": (
+        "The same at a rate of 0.01 against weight decay, with three activation functions.",
+        ["cifar10-sce-activation"],
+        {"kind": "axis", "x": "decay"},
+    ),
     "cifar10-sce-batch": (
-        "The same against the batch size.",
+        "The same with three batch sizes.",
         ["cifar10-sce-batch"],
-        {"kind": "axis", "x": "batch"},
+        {"kind": "axis", "x": "decay"},
     ),
     "sce-updates": (
         "The last update of backprop without decay on cifar10-sce, second layer, beside Hebb's for the same batch.",
