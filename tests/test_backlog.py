@@ -7,12 +7,13 @@ import re
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from conftest import At, Killed, Lab
 from hebbbench import backlog, cli, data, registry
-from hebbbench.backlog import Waiting, missing
+from hebbbench.backlog import Waiting, headline, missing
 from hebbbench.cell import cells
 from hebbbench.data import sources
 from hebbbench.data.spec import DATASETS, DatasetSpec
@@ -136,6 +137,16 @@ def call(lab, monkeypatch, capsys):
 
 def stored(folder: Path) -> list[str]:
     return sorted(str(path.relative_to(folder)) for path in folder.rglob("*.json"))
+
+
+def test_how_long_all_takes_is_said_where_that_says_something(lab):
+    def told(*seconds: float | None) -> str:
+        found = [SimpleNamespace(seconds=each, begun=False) for each in seconds]
+        return headline(found, lab.results)  # type: ignore[arg-type]
+
+    assert "3 cells are missing" in told(60.0, 60.0, None)
+    assert "about 2 min 00 s in all on the devices of earlier results, 1 of unknown length." in told(60.0, 60.0, None)
+    assert "half of them up to about 2 min 00 s each on the devices" in told(60.0, 120.0, 1e9)
 
 
 def test_the_command_lists_and_then_runs_what_is_missing(lab, call):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from math import inf
 from pathlib import Path
+from statistics import median
 
 from hebbbench import registry
 from hebbbench.board import sift
@@ -196,8 +197,12 @@ def _is_begun(cell: Cell, checkpoints: set[str]) -> bool:
     return data is not None and cell.identity(data) in checkpoints
 
 
+PATIENCE = 30 * 24 * 3600.0
+"""Seconds of all missing cells beyond which their sum says nothing."""
+
+
 def headline(waiting: Sequence[Waiting], results: Path) -> str:
-    """One line: how many cells, and how long they may take."""
+    """One line: how many cells, and how long they may take: in all, or each where that is beyond patience."""
     if not waiting:
         return f"Nothing is missing under {results}."
     known = [item.seconds for item in waiting if item.seconds is not None]
@@ -205,7 +210,11 @@ def headline(waiting: Sequence[Waiting], results: Path) -> str:
     parts = [f"{len(waiting)} cells are missing under {results}"]
     parts += [f"{begun} of them begun"] * bool(begun)
     if known:
-        parts.append(f"about {duration(sum(known))} in all on the devices of earlier results")
+        whole = sum(known)
+        long = f"half of them up to about {duration(median(known))} each"
+        parts.append(
+            f"{f'about {duration(whole)} in all' if whole < PATIENCE else long} on the devices of earlier results"
+        )
     parts += [f"{unknown} of unknown length"] * bool(unknown)
     return ", ".join(parts) + "."
 
