@@ -26,6 +26,7 @@ from board_fixtures import (
     make_protocol,
     make_result,
     make_sources,
+    of_its_cell,
     store_all,
 )
 from hebbbench import board, registry
@@ -202,7 +203,7 @@ def test_an_over_spent_budget_is_not_ranked(tmp_path: Path) -> None:
     plain = [result.model_dump(mode="json") for result in results]
     for one in plain:
         one["recipe"]["training"]["epochs"] = 11
-    store_all([type(results[0]).model_validate(one) for one in plain], tmp_path)
+    store_all([of_its_cell(one) for one in plain], tmp_path)
     row = row_of(make_sources(tmp_path), "supervised")
     assert row.flaws == ("over the budget of 10 epochs",)
     assert row.tier is None
