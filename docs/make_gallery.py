@@ -88,8 +88,8 @@ PICTURES: dict[str, tuple[str, list[str], dict[str, object]]] = {
     ),
     "sre-mlp-decay": (
         "How Hebbian the second layer's update is when training ends, against weight decay: backprop with SGD and "
-        "Adam, direct feedback alignment, a random network's signal and one that never changes; ten seeds. Half-filled: "
-        "some seeds have no cosine, as where weights collapsed under Adam. Hollow: Koplow's Table 1.",
+        "Adam, direct feedback alignment, a random network's signal and one that never changes; ten seeds. "
+        "Half-filled: some seeds have no cosine, as where weights collapsed under Adam. Hollow: Koplow's Table 1.",
         ["sre-mlp"],
         {"kind": "axis", "published": True},
     ),
