@@ -122,6 +122,14 @@ def looks_often(monkeypatch) -> None:
 
 
 @pytest.fixture(autouse=True)
+def hears_ctrl_c() -> Iterator[None]:
+    """Whoever begins the tests in the background of a script has Ctrl-C ignored, and so have they."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture(autouse=True)
 def deaf_to_a_job_s_signal_again() -> Iterator[None]:
     before = signal.getsignal(signal.SIGUSR2)
     yield
