@@ -17,7 +17,7 @@ from hebbbench.protocol import Protocol
 from hebbbench.recipe import Recipe, resolve
 from hebbbench.record import store
 from hebbbench.record.card import Card
-from hebbbench.record.schema import Result, cell_digest
+from hebbbench.record.schema import Result
 
 DATA_DIGEST = hashlib.sha256(b"samples").hexdigest()
 SEEDS = [0, 1, 2, 3, 4]
@@ -191,19 +191,8 @@ def make_result(
 def of_its_cell(plain: dict[str, Any]) -> Result:
     """The result of plain data, with the digest of the cell that they are of."""
     result = Result.model_validate({**plain, "cell": "0" * 64})
-    network = result.architecture
-    cell = cell_digest(
-        numerics=result.numerics_version,
-        protocol=result.protocol.hash,
-        axes=result.axes,
-        rule=result.rule.name,
-        source=result.rule.source_hash,
-        recipe=result.recipe,
-        seed=result.seed,
-        data=result.data.identity,
-        network=None if network is None else network.source_hash,
-    )
-    return result.model_copy(update={"cell": cell})
+    network = None if result.architecture is None else result.architecture.source_hash
+    return result.model_copy(update={"cell": result.own_digest(network)})
 
 
 def board_results() -> list[Result]:

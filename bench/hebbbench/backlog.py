@@ -210,11 +210,11 @@ def headline(waiting: Sequence[Waiting], results: Path) -> str:
     parts = [f"{len(waiting)} cells are missing under {results}"]
     parts += [f"{begun} of them begun"] * bool(begun)
     if known:
-        whole = sum(known)
-        long = f"half of them up to about {duration(median(known))} each"
-        parts.append(
-            f"{f'about {duration(whole)} in all' if whole < PATIENCE else long} on the devices of earlier results"
-        )
+        if sum(known) < PATIENCE:
+            takes = f"about {duration(sum(known))} in all"
+        else:
+            takes = f"half of them up to about {duration(median(known))} each"
+        parts.append(f"{takes} on the devices of earlier results")
     parts += [f"{unknown} of unknown length"] * bool(unknown)
     return ", ".join(parts) + "."
 

@@ -297,23 +297,24 @@ class Result(Strict):
                 plain.pop(part, None)
         return plain
 
+    def own_digest(self, network: str | None) -> str:
+        """The digest of the cell that the result says it is of; `network` as in `cell_digest`."""
+        return cell_digest(
+            numerics=self.numerics_version,
+            protocol=self.protocol.hash,
+            axes=self.axes,
+            rule=self.rule.name,
+            source=self.rule.source_hash,
+            recipe=self.recipe,
+            seed=self.seed,
+            data=self.data.identity,
+            network=network,
+        )
+
     def is_of_its_cell(self) -> bool:
         """Whether what the result says of its cell has the digest that it gives for it; else one of them was edited."""
         networks = {None, self.architecture.source_hash if self.architecture is not None else None}
-        return self.cell in {
-            cell_digest(
-                numerics=self.numerics_version,
-                protocol=self.protocol.hash,
-                axes=self.axes,
-                rule=self.rule.name,
-                source=self.rule.source_hash,
-                recipe=self.recipe,
-                seed=self.seed,
-                data=self.data.identity,
-                network=network,
-            )
-            for network in networks
-        }
+        return self.cell in map(self.own_digest, networks)
 
     def measurement(self) -> dict[str, Any]:
         """What must be bit-identical when the same cell runs again on the same machine, with diagnostics or without."""

@@ -175,8 +175,7 @@ def run_on(
     works = [Work(cell, results.resolve(), settings) for cell in _with_data(planned, settings, reporter, skip)]
     check_writable(results)
     if force:
-        own = [load_data(work.cell, settings, Silent()).identity for work in works]
-        Again(cache).ask(work.cell.identity(data) for work, data in zip(works, own, strict=True))
+        Again(cache).ask(work.cell.identity(load_data(work.cell, settings, Silent()).identity) for work in works)
     waiting, running = works, list[Running]()
     reporter.say(f"{len(works)} jobs, at most {jobs} at a time; their words are under {executor.folder}")
     reporter.phase("cells", len(works))

@@ -128,10 +128,10 @@ def _refuse_fixed(protocol: Protocol, space: dict[str, list[Any]]) -> None:
                 f"--try {key}: the axis '{name}' of protocol '{protocol.name}' sets it, to "
                 f"{', '.join(map(str, protocol.axes[name].values))}. Choose one with --axis {name}=…"
             )
-        if key.removeprefix("hyperparameters.") in protocol.hyperparameters and key.startswith("hyperparameters."):
+        section, _, name = key.partition(".")
+        if section == "hyperparameters" and name in protocol.hyperparameters:
             raise ProtocolError(
-                f"--try {key}: protocol '{protocol.name}' sets it, to "
-                f"{protocol.hyperparameters[key.removeprefix('hyperparameters.')]}. Leave it out."
+                f"--try {key}: protocol '{protocol.name}' sets it, to {protocol.hyperparameters[name]}. Leave it out."
             )
 
 
